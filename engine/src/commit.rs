@@ -1,0 +1,600 @@
+//! The single writer: turns groups of writes into commits in the log, and publishes them.
+//!
+//! ```text
+//!   draft ──> group ──> place, chain, commit record ──> pwrite ──> fdatasync ──> publish ──> done
+//!                                                                 if one asked
+//! ```
+//!
+//! What always holds:
+//! - A record is published after its write returned, and after its sync returned if one was asked
+//!   for. Never before.
+//! - Seqnos of a log follow on each other without a gap; a group that failed takes none.
+//! - After a write or sync failed with anything but a full disk, nothing more is acknowledged: what
+//!   the page cache holds can no longer be trusted to reach the disk.
+//! - Directory operations happen when a log is made, which is done ahead of need; a commit is one
+//!   `pwrite` and at most one `fdatasync`.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::address::Address;
+use crate::disk::{self, Disk, DiskFile};
+use crate::error::Error;
+use crate::format::manifest::{Closed, Entry};
+use crate::format::record::{self, COMMIT_LEN, Commit, Draft, Kind};
+use crate::format::{Seed, StoreId};
+use crate::keyspace::{Change, Keyspace};
+use crate::segment::active::{Log, NewLog};
+use crate::segment::{Segment, file_name};
+use crate::witness::ManifestFile;
+
+mod queue;
+
+use queue::{Group, Queue};
+
+/// A group takes no more members once it holds this many bytes.
+const GROUP_BYTES: usize = 16 << 20;
+/// Buffers that grew past this are given back after use.
+const BUFFER_KEPT: usize = 4 << 20;
+
+/// A condition on a key that must hold when the group is written.
+pub(crate) struct Condition {
+    pub(crate) namespace: u32,
+    pub(crate) key: Vec<u8>,
+    /// The version that the key must have; `None`: it must be absent.
+    pub(crate) version: Option<u64>,
+}
+
+/// Records that are waiting to be written together: encoded, without seqno and place.
+#[derive(Default)]
+pub(crate) struct WriteGroup {
+    bytes: Vec<u8>,
+    /// Where each record starts in `bytes`.
+    starts: Vec<usize>,
+    conditions: Vec<Condition>,
+    sync: bool,
+}
+
+impl Group for WriteGroup {
+    fn has_room(&self) -> bool {
+        self.bytes.len() < GROUP_BYTES
+    }
+
+    fn clear(&mut self) {
+        if self.bytes.capacity() > BUFFER_KEPT {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.starts.clear();
+        self.conditions.clear();
+        self.sync = false;
+    }
+}
+
+impl WriteGroup {
+    /// Adds a record and returns its place in the group.
+    pub(crate) fn push(&mut self, draft: &Draft<'_>) -> usize {
+        self.starts.push(self.bytes.len());
+        draft.append_to(&mut self.bytes);
+        self.starts.len() - 1
+    }
+
+    /// Adds records that were encoded beforehand and returns the place of the first.
+    pub(crate) fn push_all(&mut self, bytes: &[u8], starts: &[usize]) -> usize {
+        let (first, base) = (self.starts.len(), self.bytes.len());
+        self.bytes.extend_from_slice(bytes);
+        self.starts.extend(starts.iter().map(|start| base + start));
+        first
+    }
+
+    pub(crate) fn require(&mut self, condition: Condition) {
+        self.conditions.push(condition);
+    }
+}
+
+/// What became of a group.
+#[derive(Clone)]
+pub(crate) struct Done {
+    /// The seqno of the group's first record.
+    first_seqno: u64,
+    /// For each record, whether its key was there before.
+    existed: Arc<[bool]>,
+}
+
+impl Done {
+    pub(crate) fn seqno(&self, place: usize) -> u64 {
+        self.first_seqno + place as u64
+    }
+
+    pub(crate) fn existed(&self, place: usize) -> bool {
+        self.existed.get(place).copied().unwrap_or(false)
+    }
+}
+
+/// A log that takes no more records and waits for its footer.
+pub(crate) struct FullLog {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<DiskFile>,
+    pub(crate) end: u64,
+}
+
+/// What recovery found and the first write of a session has to clear away.
+#[derive(Default)]
+pub(crate) struct Leftovers {
+    /// Segments that the manifest names and that hold nothing that was promised.
+    pub(crate) discard: Vec<crate::address::SegmentId>,
+    /// Files that are no part of the store any more.
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// How the committer begins: what recovery found.
+pub(crate) struct Start {
+    pub(crate) log: Option<Log>,
+    pub(crate) full: Vec<FullLog>,
+    pub(crate) next_seqno: u64,
+    pub(crate) durable_seqno: u64,
+    pub(crate) leftovers: Leftovers,
+}
+
+pub(crate) struct Committer {
+    queue: Queue<WriteGroup, Result<Done, Error>>,
+    writer: Mutex<Writer>,
+    /// Logs that wait for their footer, oldest first.
+    full: Mutex<VecDeque<FullLog>>,
+    /// The next log, made ahead of need.
+    prepared: Mutex<Option<NewLog>>,
+    poison: OnceLock<Arc<str>>,
+    keyspace: Arc<Keyspace>,
+    pub(crate) manifest: Mutex<ManifestFile>,
+    site: Site,
+}
+
+/// Where and how logs are made.
+pub(crate) struct Site {
+    pub(crate) disk: Disk,
+    pub(crate) dir: PathBuf,
+    pub(crate) store: StoreId,
+    pub(crate) segment_bytes: u64,
+    pub(crate) read_only: bool,
+}
+
+/// What only the leader touches.
+struct Writer {
+    log: Option<Log>,
+    /// Earlier logs with bytes that were not synced.
+    unsynced: Vec<Arc<DiskFile>>,
+    next_seqno: u64,
+    durable_seqno: u64,
+    /// The watermark that the last commit in the log carries.
+    recorded_seqno: u64,
+    /// The writer epoch, once this session has written.
+    epoch: Option<u32>,
+    leftovers: Leftovers,
+    closed: bool,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        site: Site,
+        keyspace: Arc<Keyspace>,
+        manifest: ManifestFile,
+        start: Start,
+    ) -> Committer {
+        let writer = Writer {
+            log: start.log,
+            unsynced: start.full.iter().map(|log| Arc::clone(&log.file)).collect(),
+            next_seqno: start.next_seqno,
+            durable_seqno: start.durable_seqno,
+            recorded_seqno: start.durable_seqno,
+            epoch: None,
+            leftovers: start.leftovers,
+            closed: false,
+        };
+        Committer {
+            queue: Queue::new(),
+            writer: Mutex::new(writer),
+            full: Mutex::new(start.full.into()),
+            prepared: Mutex::new(None),
+            poison: OnceLock::new(),
+            keyspace,
+            manifest: Mutex::new(manifest),
+            site,
+        }
+    }
+
+    /// Writes what `join` adds to a group, with whoever writes at the same time; `alone` keeps
+    /// others out. Returns what `join` returned, and what became of the group.
+    pub(crate) fn write<T>(
+        &self,
+        sync: bool,
+        alone: bool,
+        join: impl FnOnce(&mut WriteGroup) -> T,
+    ) -> (T, Result<Done, Error>) {
+        let join = |group: &mut WriteGroup| {
+            group.sync |= sync;
+            join(group)
+        };
+        self.queue.run(alone, join, |group| self.commit(group))
+    }
+
+    fn commit(&self, group: &mut WriteGroup) -> Result<Done, Error> {
+        if group.starts.is_empty() {
+            return Ok(Done { first_seqno: 0, existed: Arc::new([]) });
+        }
+        let mut writer = self.writer();
+        self.check_open(&writer)?;
+        self.check_conditions(&group.conditions)?;
+        self.begin_session(&mut writer)?;
+        self.make_room(&mut writer, (group.bytes.len() + COMMIT_LEN) as u64)?;
+        let first_seqno = writer.next_seqno;
+        self.append(&mut writer, group)?;
+        if group.sync {
+            self.sync_writer(&mut writer)?;
+        }
+        let existed = self.publish(&writer, group);
+        Ok(Done { first_seqno, existed })
+    }
+
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn manifest(&self) -> MutexGuard<'_, ManifestFile> {
+        self.manifest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_open(&self, writer: &Writer) -> Result<(), Error> {
+        if self.site.read_only {
+            return Err(Error::ReadOnly);
+        }
+        if writer.closed {
+            return Err(Error::Closed);
+        }
+        self.check_poison()
+    }
+
+    /// An error if an earlier write or sync failed.
+    pub(crate) fn check_poison(&self) -> Result<(), Error> {
+        match self.poison.get() {
+            Some(cause) => Err(Error::Poisoned { cause: Arc::clone(cause) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses every later write, unless the disk was merely full.
+    fn poison_unless_full(&self, error: Error) -> Error {
+        match error {
+            Error::DiskFull { .. } => {
+                Error::DiskFull { free: disk::space(&self.site.dir).map(|(free, _)| free) }
+            }
+            error => self.poison(error),
+        }
+    }
+
+    fn poison(&self, error: Error) -> Error {
+        let cause = self.poison.get_or_init(|| error.to_string().into());
+        match error {
+            Error::DiskFull { .. } => Error::Poisoned { cause: Arc::clone(cause) },
+            error => error,
+        }
+    }
+
+    fn check_conditions(&self, conditions: &[Condition]) -> Result<(), Error> {
+        for condition in conditions {
+            let current =
+                self.keyspace.find(condition.namespace, &condition.key, |_, _, record| {
+                    record.header.seqno
+                })?;
+            if current != condition.version {
+                return Err(Error::VersionMismatch { current });
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to write, for work that is no commit.
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        let mut writer = self.writer();
+        self.check_open(&writer)?;
+        self.begin_session(&mut writer)
+    }
+
+    /// The first write of a session says so in the manifest, and clears away what recovery left.
+    fn begin_session(&self, writer: &mut Writer) -> Result<(), Error> {
+        if writer.epoch.is_some() {
+            return Ok(());
+        }
+        let mut manifest = self.manifest();
+        let epoch = manifest.witness().epoch + 1;
+        let start = |manifest: &mut ManifestFile, leftovers: &mut Leftovers| {
+            manifest.append(&Entry::Writing { epoch })?;
+            if !leftovers.discard.is_empty() {
+                let inputs = std::mem::take(&mut leftovers.discard);
+                manifest.append(&Entry::Replaced { inputs, outputs: Vec::new() })?;
+            }
+            let (disk, dir) = (&self.site.disk, &self.site.dir);
+            if leftovers.files.is_empty() {
+                return Ok(());
+            }
+            for path in &leftovers.files {
+                let fail = |error| Error::io("remove a leftover file", path, error);
+                disk.remove(path).map_err(fail)?;
+            }
+            leftovers.files.clear();
+            disk.sync_dir(dir).map_err(|error| Error::io("sync the store's directory", dir, error))
+        };
+        start(&mut manifest, &mut writer.leftovers)
+            .map_err(|error| self.poison_unless_full(error))?;
+        writer.epoch = Some(epoch);
+        Ok(())
+    }
+
+    /// Makes sure that `len` bytes fit in the log, in a new one if need be.
+    fn make_room(&self, writer: &mut Writer, len: u64) -> Result<(), Error> {
+        if writer.log.as_ref().is_some_and(|log| log.room() >= len) {
+            return Ok(());
+        }
+        let needed = crate::format::segment_header::RECORDS_START + len;
+        let prepared = self.prepared().take();
+        let new = match prepared {
+            Some(new) if new.capacity() >= needed => Ok(new),
+            other => {
+                *self.prepared() = other;
+                self.new_log(self.site.segment_bytes.max(needed), writer.epoch.unwrap_or(0))
+            }
+        };
+        let new = new.map_err(|error| self.poison_unless_full(error))?;
+        let Some(slot) = self.keyspace.catalog.take_slot() else {
+            return Err(Error::DiskFull { free: None });
+        };
+        let log = new.start(&self.site.store, slot);
+        self.keyspace.catalog.enter(Arc::clone(&log.segment));
+        if let Some(old) = writer.log.replace(log) {
+            self.set_aside(writer, old);
+        }
+        Ok(())
+    }
+
+    fn set_aside(&self, writer: &mut Writer, old: Log) {
+        if old.unsynced {
+            writer.unsynced.push(Arc::clone(&old.file));
+        }
+        let (end, segment, file) = (old.end(), old.segment, old.file);
+        self.full().push_back(FullLog { segment, file, end });
+    }
+
+    /// A log that is durable under its name and known to the manifest.
+    fn new_log(&self, capacity: u64, epoch: u32) -> Result<NewLog, Error> {
+        let site = &self.site;
+        self.keep_headroom()?;
+        let mut manifest = self.manifest();
+        let id = manifest.take_segment_id();
+        let path = site.dir.join(file_name(id, crate::format::segment_header::SegmentKind::Log));
+        let fail = |error| Error::io("create a log", &path, error);
+        let new = NewLog::create(&site.disk, &site.dir, id, &site.store, epoch, capacity);
+        let new = new.and_then(|new| site.disk.sync_dir(&site.dir).map(|()| new));
+        let new = new.map_err(fail)?;
+        manifest.append(&Entry::Opened(id))?;
+        Ok(new)
+    }
+
+    /// Refuses a new log while the disk has no more room than compaction needs to free some: two
+    /// segments, or a twentieth of a small disk.
+    fn keep_headroom(&self) -> Result<(), Error> {
+        let Some((free, total)) = disk::space(&self.site.dir) else { return Ok(()) };
+        if free < (2 * self.site.segment_bytes).min(total / 20) {
+            return Err(Error::DiskFull { free: Some(free) });
+        }
+        Ok(())
+    }
+
+    /// Gives records their places and seqnos, ends them with a commit, and writes them.
+    fn append(&self, writer: &mut Writer, group: &mut WriteGroup) -> Result<(), Error> {
+        let commit = Commit {
+            last_seqno: writer.next_seqno + group.starts.len() as u64 - 1,
+            durable_seqno: writer.durable_seqno,
+            clock_ms: self.keyspace.time.guarded_ms(),
+            count: group.starts.len() as u32,
+            group_bytes: group.bytes.len() as u32,
+            chain_crc: 0,
+            writer_epoch: writer.epoch.unwrap_or(0),
+        };
+        let Some(log) = &mut writer.log else { unreachable!("room was made in a log") };
+        let (seed, base) = (log.segment.body.seed, log.end());
+        let chain_crc = place_all(group, writer.next_seqno, log.chain, seed, base);
+        let initial = seed.at(base + group.bytes.len() as u64);
+        Commit { chain_crc, ..commit }.append_to(&mut group.bytes, initial);
+        let written = log.append(&group.bytes, group.sync);
+        written
+            .map_err(|error| Error::io("write the log", log.file.path(), error))
+            .map_err(|error| self.poison_unless_full(error))?;
+        log.chain = chain_crc;
+        writer.next_seqno = commit.last_seqno + 1;
+        writer.recorded_seqno = commit.durable_seqno;
+        Ok(())
+    }
+
+    /// Syncs everything that was written. A failure is final.
+    fn sync_writer(&self, writer: &mut Writer) -> Result<(), Error> {
+        let sync = |writer: &mut Writer| -> Result<(), Error> {
+            for file in &writer.unsynced {
+                file.sync().map_err(|error| Error::io("sync the log", file.path(), error))?;
+            }
+            writer.unsynced.clear();
+            if let Some(log) = &mut writer.log {
+                let file = Arc::clone(&log.file);
+                log.sync().map_err(|error| Error::io("sync the log", file.path(), error))?;
+            }
+            Ok(())
+        };
+        sync(writer).map_err(|error| self.poison(error))?;
+        writer.durable_seqno = writer.next_seqno - 1;
+        Ok(())
+    }
+
+    fn publish(&self, writer: &Writer, group: &WriteGroup) -> Arc<[bool]> {
+        let Some(log) = &writer.log else { unreachable!("the group was written to a log") };
+        log.publish();
+        let base = log.end() - group.bytes.len() as u64;
+        let segment = &log.segment;
+        let changes = group.starts.iter().map(|start| {
+            let offset = base + *start as u64;
+            let Ok(record) = segment.body.record(offset) else {
+                unreachable!("the record at byte {offset} was written a moment ago")
+            };
+            let address = Address::new(segment.slot, offset);
+            Change { header: record.header, key: record.key, address }
+        });
+        self.keyspace.publish(segment, changes).into()
+    }
+
+    /// Makes everything acknowledged so far durable.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        let mut writer = self.writer();
+        self.check_poison()?;
+        if writer.durable_seqno + 1 == writer.next_seqno || writer.closed {
+            return Ok(());
+        }
+        self.sync_writer(&mut writer)
+    }
+
+    /// Writes an empty commit if the watermark has moved since the last one, so that recovery can
+    /// tell rot from a torn tail for the last group too. Needs no sync of its own.
+    pub(crate) fn record_watermark(&self) -> Result<(), Error> {
+        let mut writer = self.writer();
+        self.check_open(&writer)?;
+        let has_room = writer.log.as_ref().is_some_and(|log| log.room() >= COMMIT_LEN as u64);
+        if writer.recorded_seqno == writer.durable_seqno || writer.epoch.is_none() || !has_room {
+            return Ok(());
+        }
+        self.empty_commit(&mut writer)
+    }
+
+    fn empty_commit(&self, writer: &mut Writer) -> Result<(), Error> {
+        self.append(writer, &mut WriteGroup::default())?;
+        if let Some(log) = &writer.log {
+            log.publish();
+        }
+        Ok(())
+    }
+
+    /// Ends the log early, so that compaction can have it.
+    pub(crate) fn rotate(&self) -> Result<(), Error> {
+        let mut writer = self.writer();
+        self.check_open(&writer)?;
+        self.begin_session(&mut writer)?;
+        if let Some(old) = writer.log.take() {
+            self.set_aside(&mut writer, old);
+        }
+        self.make_room(&mut writer, COMMIT_LEN as u64)?;
+        // The new log says which seqno the store has reached, even if every record with it goes.
+        self.empty_commit(&mut writer)
+    }
+
+    /// Makes the next log ahead of need, once the current one is half full.
+    pub(crate) fn prepare(&self) -> Result<(), Error> {
+        let epoch = {
+            let writer = self.writer();
+            let half = self.site.segment_bytes / 2;
+            let wanted = writer.log.as_ref().is_some_and(|log| log.room() < half);
+            match writer.epoch {
+                Some(epoch) if wanted && !writer.closed => epoch,
+                _ => return Ok(()),
+            }
+        };
+        if self.prepared().is_some() {
+            return Ok(());
+        }
+        let new = self.new_log(self.site.segment_bytes, epoch);
+        *self.prepared() = Some(new.map_err(|error| self.poison_unless_full(error))?);
+        Ok(())
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<NewLog>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn full(&self) -> MutexGuard<'_, VecDeque<FullLog>> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log that is being written: its segment.
+    pub(crate) fn active(&self) -> Option<Arc<Segment>> {
+        self.writer().log.as_ref().map(|log| Arc::clone(&log.segment))
+    }
+
+    /// Seqno of the last record that was written, and of the last that is known to be durable.
+    pub(crate) fn seqnos(&self) -> (u64, u64) {
+        let writer = self.writer();
+        (writer.next_seqno - 1, writer.durable_seqno)
+    }
+
+    /// Makes everything durable and says so in the manifest. Nothing is written afterwards.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        let mut writer = self.writer();
+        if writer.closed || self.site.read_only {
+            return Ok(());
+        }
+        writer.closed = true;
+        if writer.epoch.is_none() {
+            return Ok(());
+        }
+        self.check_poison()?;
+        self.sync_writer(&mut writer)?;
+        let mut manifest = self.manifest();
+        if let Some(new) = self.prepared().take() {
+            let inputs = vec![new.id()];
+            manifest.append(&Entry::Replaced { inputs, outputs: Vec::new() })?;
+            let kind = crate::format::segment_header::SegmentKind::Log;
+            let path = self.site.dir.join(file_name(new.id(), kind));
+            let fail = |error| Error::io("remove an unused log", &path, error);
+            self.site.disk.remove(&path).map_err(fail)?;
+        }
+        let last_seqno = writer.next_seqno - 1;
+        let clock_ms = self.keyspace.time.guarded_ms();
+        let (segment, end) = match &mut writer.log {
+            Some(log) => {
+                let trimmed = log.trim().and_then(|()| log.file.sync());
+                trimmed.map_err(|error| Error::io("trim the log", log.file.path(), error))?;
+                (log.segment.id(), log.end())
+            }
+            None => (crate::address::SegmentId(0), 0),
+        };
+        manifest.append(&Entry::Closed(Closed { last_seqno, segment, end, clock_ms }))
+    }
+}
+
+/// Gives each record its seqno and header checksum. Returns the chain's new value.
+fn place_all(group: &mut WriteGroup, first_seqno: u64, chain: u32, seed: Seed, base: u64) -> u32 {
+    let mut chain = chain;
+    for (nth, start) in group.starts.iter().enumerate() {
+        let initial = seed.at(base + *start as u64);
+        let crc = record::place(&mut group.bytes[*start..], first_seqno + nth as u64, initial);
+        chain = record::chain(chain, crc);
+    }
+    chain
+}
+
+/// A draft of a record that only deletes.
+pub(crate) fn tombstone<'a>(
+    kind: Kind,
+    namespace: u32,
+    key: &'a [u8],
+    written_ms: u64,
+) -> Draft<'a> {
+    Draft {
+        kind,
+        namespace,
+        written_ms,
+        expires_ms: 0,
+        key,
+        metadata: &[],
+        value: &[],
+        value_crc: 0,
+    }
+}

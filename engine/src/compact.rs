@@ -1,0 +1,456 @@
+//! Takes space back: seals full logs, and rewrites what is alive in segments that are mostly dead.
+//!
+//! ```text
+//!   full log ──footer──> sealed ─┐
+//!                                ├─ victims ──merge──> runs, one for each expiry window
+//!   run ─────────────────────────┘
+//! ```
+//!
+//! The one shadowing rule: an expired record is a tombstone, and a tombstone may go only if no
+//! sealed segment outside of the victims holds an older put that it hides. Logs that are not sealed
+//! hold nothing older than what is. A put that the index does not point at is hidden by something
+//! newer, and goes.
+//!
+//! The order that makes a crash at any step harmless: outputs synced; their names synced; the log
+//! synced, so that what a decision rested on is as durable as the decision; one manifest entry that
+//! puts the outputs in the place of the inputs; index moved; inputs retired, then unlinked.
+//! Survivors keep their seqnos, so two copies of a record are one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::address::{Address, SegmentId};
+use crate::commit::{Committer, FullLog, Site, tombstone};
+use crate::error::{Corruption, Error};
+use crate::format::footer::Builder;
+use crate::format::manifest::{Entry, Sealed};
+use crate::format::record::{Kind, Record};
+use crate::format::segment_header::SegmentKind;
+use crate::key;
+use crate::keyspace::{Keyspace, is_expired};
+use crate::merge::{Current, Merge, Source};
+use crate::mmap::Map;
+use crate::segment::scan::{self, Values};
+use crate::segment::sealed::Footer;
+use crate::segment::{Body, Segment, file_name};
+
+pub(crate) mod plan;
+mod run;
+
+use plan::Candidate;
+use run::{FinishedRun, RunWriter};
+
+/// Index entries that are moved in one go, so that writers wait for few.
+const MOVES_AT_ONCE: usize = 256;
+
+pub(crate) struct Compactor {
+    keyspace: Arc<Keyspace>,
+    committer: Arc<Committer>,
+    bound: f64,
+    /// One compaction at a time.
+    turn: Mutex<Memory>,
+    pub(crate) copied_bytes: AtomicU64,
+    pub(crate) freed_bytes: AtomicU64,
+}
+
+/// What one compaction remembers for the next.
+#[derive(Default)]
+struct Memory {
+    /// Segments with damaged records: they stay as they are, for a human to look at.
+    damaged: BTreeSet<SegmentId>,
+    /// Counts compactions that took puts away, after which a tombstone may have become needless.
+    generation: u64,
+    /// The generation in which a run's tombstones were last found to be needed.
+    examined: BTreeMap<SegmentId, u64>,
+}
+
+impl Compactor {
+    pub(crate) fn new(keyspace: Arc<Keyspace>, committer: Arc<Committer>, bound: f64) -> Compactor {
+        let turn = Mutex::new(Memory::default());
+        let (copied_bytes, freed_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Compactor { keyspace, committer, bound, turn, copied_bytes, freed_bytes }
+    }
+
+    /// Seals full logs and compacts once. Returns whether anything was done.
+    pub(crate) fn step(&self) -> Result<bool, Error> {
+        let mut memory = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.committer.check_poison()?;
+        if !self.committer.full().is_empty() {
+            self.committer.begin()?;
+        }
+        let mut worked = self.seal_all()?;
+        if self.log_is_mostly_dead() {
+            self.committer.rotate()?;
+            worked |= self.seal_all()?;
+        }
+        let victims = plan::plan(&self.candidates(&memory), self.bound);
+        if !victims.is_empty() {
+            self.committer.begin()?;
+            worked |= self.compact(&victims, &mut memory)?;
+        }
+        self.keyspace.catalog.collect();
+        Ok(worked)
+    }
+
+    fn seal_all(&self) -> Result<bool, Error> {
+        let mut worked = false;
+        loop {
+            // A log leaves the queue when it is sealed: until then it is in somebody's view.
+            let next = self.committer.full().front().map(|log| FullLog {
+                segment: Arc::clone(&log.segment),
+                file: Arc::clone(&log.file),
+                end: log.end,
+            });
+            let Some(log) = next else { return Ok(worked) };
+            self.seal(&log)?;
+            self.committer.full().pop_front();
+            worked = true;
+        }
+    }
+
+    /// Gives a log its footer.
+    fn seal(&self, log: &FullLog) -> Result<(), Error> {
+        let body = &log.segment.body;
+        let mut scan = scan::scan_log(body, Values::Trust);
+        if let Some((offset, damage)) = scan.stop {
+            return Err(body.corruption(offset, damage).into());
+        }
+        scan::sort(&mut scan.records, body);
+        let mut footer = Builder::new(body.id, body.seed, log.end);
+        for found in &scan.records {
+            footer.push(&found.composite(body), &found.entry);
+        }
+        let (bytes, trailer) = footer.finish(scan.clock_ms, scan.chain);
+        let file_len = log.end + bytes.len() as u64;
+        let fail = |error| Error::io("seal a log", log.file.path(), error);
+        log.file.set_len(log.end).map_err(fail)?;
+        log.file.write_at(&bytes, log.end).map_err(fail)?;
+        log.file.sync().map_err(fail)?;
+        let whole = Map::new(log.file.as_file(), file_len as usize, file_len as usize);
+        let footer = Footer::open(body, Arc::new(whole.map_err(fail)?))?;
+        let (segment, kind, records_end) = (body.id, SegmentKind::Log, log.end);
+        let footer_crc = trailer.footer_crc;
+        let sealed = Sealed { segment, kind, file_len, records_end, footer_crc };
+        self.committer.manifest().append(&Entry::Sealed(sealed))?;
+        log.segment.set_footer(footer);
+        Ok(())
+    }
+
+    fn log_is_mostly_dead(&self) -> bool {
+        let Some(log) = self.committer.active() else { return false };
+        let all_live = self.keyspace.catalog.segments().iter().map(|each| each.live_bytes()).sum();
+        plan::log_is_mostly_dead(
+            log.record_bytes(),
+            log.live_bytes(),
+            all_live,
+            self.committer.site().segment_bytes,
+            self.bound,
+        )
+    }
+
+    fn candidates(&self, memory: &Memory) -> Vec<Candidate> {
+        let now_ms = self.keyspace.time.guarded_ms();
+        let segments = self.keyspace.catalog.segments();
+        let sealed = segments.iter().filter_map(|segment| Some((segment, segment.footer()?)));
+        sealed
+            .filter(|(segment, _)| !memory.damaged.contains(&segment.id()))
+            .map(|(segment, footer)| {
+                let kept = segment.kept_tombstone_bytes.load(Ordering::Relaxed);
+                let examined = memory.examined.get(&segment.id());
+                let fresh = examined == Some(&memory.generation);
+                let live = segment.live_bytes();
+                Candidate {
+                    id: segment.id(),
+                    records: segment.record_bytes(),
+                    live: live - footer.expired_bytes(now_ms).min(live),
+                    kept_tombstones: if fresh { kept } else { 0 },
+                }
+            })
+            .collect()
+    }
+
+    fn compact(&self, victims: &[SegmentId], memory: &mut Memory) -> Result<bool, Error> {
+        let segments = self.keyspace.catalog.segments();
+        let (inputs, others): (Vec<_>, Vec<_>) =
+            segments.into_iter().partition(|segment| victims.contains(&segment.id()));
+        let mut job = Job {
+            compactor: self,
+            now_ms: self.keyspace.time.guarded_ms(),
+            others: others.iter().filter(|other| is_sealed(other, &self.committer)).collect(),
+            outputs: BTreeMap::new(),
+            finished: Vec::new(),
+            moves: Vec::new(),
+            expired: Vec::new(),
+            dropped_puts: false,
+        };
+        match job.write(&inputs) {
+            Ok(()) => {}
+            Err(Error::Corrupt(corruption)) => {
+                job.remove_outputs();
+                let guilty = inputs.iter().find(|input| input.body.file_name() == corruption.file);
+                memory.damaged.extend(guilty.map(|guilty| guilty.id()));
+                return Err(corruption.into());
+            }
+            Err(error) => {
+                job.remove_outputs();
+                return Err(error);
+            }
+        }
+        job.install(&inputs, memory)?;
+        Ok(true)
+    }
+}
+
+/// Whether the segment takes no more records. A sealed one whose footer is damaged is meant too.
+fn is_sealed(segment: &Segment, committer: &Committer) -> bool {
+    segment.footer().is_some()
+        || (committer.active().is_none_or(|active| active.id() != segment.id())
+            && committer.full().iter().all(|full| full.segment.id() != segment.id()))
+}
+
+/// One compaction.
+struct Job<'a> {
+    compactor: &'a Compactor,
+    now_ms: u64,
+    /// Sealed segments that are not compacted: what they hold may need a tombstone.
+    others: Vec<&'a Arc<Segment>>,
+    /// The run that is being written for each expiry window.
+    outputs: BTreeMap<u8, RunWriter>,
+    finished: Vec<FinishedRun>,
+    /// For each survivor where it was and where its copy is: run, offset.
+    moves: Vec<(Address, SegmentId, u64)>,
+    /// Records that expired for good.
+    expired: Vec<Address>,
+    dropped_puts: bool,
+}
+
+/// The upper ends of the expiry windows, in ms from now: an hour, a day, a week, a month, more.
+const WINDOWS_MS: [u64; 4] = [3_600_000, 86_400_000, 7 * 86_400_000, 30 * 86_400_000];
+
+/// 0 is for records that never expire.
+fn window(expires_ms: u64, now_ms: u64) -> u8 {
+    if expires_ms == 0 {
+        return 0;
+    }
+    let left = expires_ms.saturating_sub(now_ms);
+    1 + WINDOWS_MS.iter().filter(|end| left > **end).count() as u8
+}
+
+impl Job<'_> {
+    fn site(&self) -> &Site {
+        self.compactor.committer.site()
+    }
+
+    /// Writes all survivors of `inputs`, and syncs the runs and their names.
+    fn write(&mut self, inputs: &[Arc<Segment>]) -> Result<(), Error> {
+        let sources = inputs
+            .iter()
+            .filter_map(|segment| Some((&**segment, Source::Footer(segment.footer()?.entries()))));
+        let mut merge = Merge::new(sources)?;
+        while let Some(current) = merge.current() {
+            self.take(&current)?;
+            merge.advance()?;
+        }
+        while let Some((_, run)) = self.outputs.pop_first() {
+            self.finished.push(run.finish(self.now_ms)?);
+        }
+        let site = self.site();
+        let synced = site.disk.sync_dir(&site.dir);
+        synced.map_err(|error| Error::io("sync the store's directory", &site.dir, error))
+    }
+
+    /// Decides what becomes of one record.
+    fn take(&mut self, current: &Current<'_>) -> Result<(), Error> {
+        let entry = &current.entry;
+        if entry.kind != Kind::Put {
+            return self.keep_tombstone(current.key, entry.kind, entry.seqno);
+        }
+        let address = Address::new(current.segment.slot, entry.offset);
+        let keyspace = &self.compactor.keyspace;
+        let is_newest = keyspace.points_at(current.key, address, &keyspace.index.pin());
+        if !is_newest {
+            self.dropped_puts = true;
+            return Ok(());
+        }
+        if is_expired(entry.expires_ms, self.now_ms) {
+            self.dropped_puts = true;
+            self.expired.push(address);
+            return self.keep_tombstone(current.key, Kind::Delete, entry.seqno);
+        }
+        self.keep(current, address)
+    }
+
+    fn keep(&mut self, current: &Current<'_>, address: Address) -> Result<(), Error> {
+        let offset = current.entry.offset;
+        let record = self.verified(&current.segment.body, offset)?;
+        let bytes = &current.segment.body.bytes_from(offset)[..record.header.record_len()];
+        let window = window(record.header.expires_ms, self.now_ms);
+        let run = self.output(window, bytes.len())?;
+        let (id, to) = (run.id, run.copy(current.key, &record.header, bytes)?);
+        self.moves.push((address, id, to));
+        self.compactor.copied_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Everything that is copied is verified: damage must not be given a new checksum.
+    fn verified<'b>(&self, body: &'b Body, offset: u64) -> Result<Record<'b>, Corruption> {
+        let record = body.record(offset)?;
+        record.verify_value().map_err(|damage| body.corruption(offset, damage))?;
+        Ok(record)
+    }
+
+    fn keep_tombstone(&mut self, composite: &[u8], kind: Kind, seqno: u64) -> Result<(), Error> {
+        if !self.hides_something(composite, kind, seqno)? {
+            return Ok(());
+        }
+        let (namespace, key) = key::split(composite);
+        let draft = tombstone(kind, namespace, key, self.now_ms);
+        self.output(0, draft.record_len())?.tombstone(composite, seqno, &draft)
+    }
+
+    /// Whether a segment that stays holds an older put that would come alive without the tombstone.
+    fn hides_something(&self, composite: &[u8], kind: Kind, seqno: u64) -> Result<bool, Error> {
+        for other in &self.others {
+            let hides = match (other.footer(), kind) {
+                (None, _) => true,
+                (Some(footer), Kind::DeletePrefix | Kind::DeleteNamespace) => {
+                    footer.has_older_put_under(composite, seqno)?
+                }
+                (Some(footer), _) => footer.has_older_put(composite, seqno)?,
+            };
+            if hides {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The run of a window, with room for `len` more bytes.
+    fn output(&mut self, window: u8, len: usize) -> Result<&mut RunWriter, Error> {
+        let capacity = self.site().segment_bytes.min(Address::OFFSET_END);
+        let is_full =
+            self.outputs.get(&window).is_some_and(|run| run.end() + len as u64 > capacity);
+        if is_full && let Some(run) = self.outputs.remove(&window) {
+            self.finished.push(run.finish(self.now_ms)?);
+        }
+        if !self.outputs.contains_key(&window) {
+            let id = self.compactor.committer.manifest().take_segment_id();
+            let site = self.site();
+            let run = RunWriter::create(&site.disk, &site.dir, id, &site.store, window)?;
+            self.outputs.insert(window, run);
+        }
+        self.outputs
+            .get_mut(&window)
+            .ok_or_else(|| unreachable!("a run for the window was just made"))
+    }
+
+    /// Gives up: the inputs stay, and the outputs were never part of the store.
+    fn remove_outputs(&mut self) {
+        let open = std::mem::take(&mut self.outputs).into_values().map(|run| run.id);
+        let finished = self.finished.drain(..).map(|run| run.sealed.segment);
+        let ids: Vec<_> = open.chain(finished).collect();
+        let site = self.site();
+        for id in ids {
+            // What cannot be removed now is a leftover that the next opening removes.
+            let _ = site.disk.remove(&site.dir.join(file_name(id, SegmentKind::Run)));
+        }
+    }
+
+    /// Puts the outputs in the place of the inputs.
+    fn install(mut self, inputs: &[Arc<Segment>], memory: &mut Memory) -> Result<(), Error> {
+        let compactor = self.compactor;
+        let outputs = match self.map_outputs().and_then(|outputs| {
+            compactor.committer.sync()?;
+            Ok(outputs)
+        }) {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                self.remove_outputs();
+                return Err(error);
+            }
+        };
+        let entry = Entry::Replaced {
+            inputs: inputs.iter().map(|input| input.id()).collect(),
+            outputs: self.finished.iter().map(|run| run.sealed).collect(),
+        };
+        // If this fails, the entry may or may not be on disk, so the outputs stay where they are: the
+        // next opening knows.
+        compactor.committer.manifest().append(&entry)?;
+        memory.generation += u64::from(self.dropped_puts);
+        for output in outputs.values() {
+            memory.examined.insert(output.id(), memory.generation);
+            compactor.keyspace.catalog.enter(Arc::clone(output));
+        }
+        self.move_index(&outputs, inputs);
+        self.retire(inputs, memory)
+    }
+
+    fn map_outputs(&self) -> Result<BTreeMap<SegmentId, Arc<Segment>>, Error> {
+        let catalog = &self.compactor.keyspace.catalog;
+        let mut outputs = BTreeMap::new();
+        for run in &self.finished {
+            let sealed = &run.sealed;
+            let fail = |error| Error::io("map a run", run.file.path(), error);
+            let map = |published: u64| {
+                Map::new(run.file.as_file(), sealed.file_len as usize, published as usize)
+            };
+            let map_of_records = map(sealed.records_end).map_err(fail)?;
+            let body = Body::new(sealed.segment, sealed.kind, &self.site().store, map_of_records);
+            let footer = Footer::open(&body, Arc::new(map(sealed.file_len).map_err(fail)?))?;
+            let Some(slot) = catalog.take_slot() else {
+                return Err(Error::DiskFull { free: None });
+            };
+            let segment = Segment::new(body, slot);
+            segment.set_footer(footer);
+            segment.kept_tombstone_bytes.store(run.tombstone_bytes, Ordering::Relaxed);
+            outputs.insert(sealed.segment, Arc::new(segment));
+        }
+        Ok(outputs)
+    }
+
+    /// Points the index at the copies, where it still points at the originals.
+    fn move_index(&self, outputs: &BTreeMap<SegmentId, Arc<Segment>>, inputs: &[Arc<Segment>]) {
+        let keyspace = &self.compactor.keyspace;
+        for moves in self.moves.chunks(MOVES_AT_ONCE) {
+            let (mut writer, pinned) = (keyspace.writer(), keyspace.index.pin());
+            for (from, run, offset) in moves {
+                let Some(output) = outputs.get(run) else { continue };
+                let Ok(record) = output.body.record(*offset) else { continue };
+                let composite = key::Composite::new(record.header.namespace, record.key);
+                let to = Address::new(output.slot, *offset);
+                let len = record.header.record_len() as u64;
+                keyspace.relocate(&mut writer, &composite, *from, to, len, &pinned);
+            }
+        }
+        for gone in self.expired.chunks(MOVES_AT_ONCE) {
+            let (mut writer, pinned) = (keyspace.writer(), keyspace.index.pin());
+            for address in gone {
+                let Some(input) = inputs.iter().find(|input| input.slot == address.slot()) else {
+                    continue;
+                };
+                let Ok(record) = input.body.record(address.offset()) else { continue };
+                let composite = key::Composite::new(record.header.namespace, record.key);
+                let len = record.header.record_len() as u64;
+                keyspace.forget(&mut writer, &composite, *address, len, &pinned);
+            }
+        }
+    }
+
+    fn retire(&self, inputs: &[Arc<Segment>], memory: &mut Memory) -> Result<(), Error> {
+        let compactor = self.compactor;
+        let site = self.site();
+        for input in inputs {
+            compactor.keyspace.catalog.retire(input.id());
+            memory.examined.remove(&input.id());
+            let freed = input.footer().map_or(0, Footer::file_len);
+            compactor.freed_bytes.fetch_add(freed, Ordering::Relaxed);
+            let path = site.dir.join(input.body.file_name());
+            let removed = site.disk.remove(&path);
+            removed.map_err(|error| Error::io("remove a compacted segment", &path, error))?;
+        }
+        let synced = site.disk.sync_dir(&site.dir);
+        synced.map_err(|error| Error::io("sync the store's directory", &site.dir, error))?;
+        compactor.committer.manifest().compact()
+    }
+}

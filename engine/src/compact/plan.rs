@@ -1,0 +1,141 @@
+//! Which segments to compact: numbers in, a choice out. No disk, so tests and simulations need none.
+//!
+//! The bound is on space: the records of all sealed segments take at most `bound` times the live
+//! ones. While they take more, the segments that give back most for least copying go first, old
+//! ones before young ones, several at a time. Segments with nothing alive go at once, whatever the
+//! bound says, since they cost no copying.
+
+use crate::address::SegmentId;
+
+/// What the plan knows of a sealed segment; all in bytes of records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) id: SegmentId,
+    pub(crate) records: u64,
+    /// Pointed at by the index and not expired.
+    pub(crate) live: u64,
+    /// Tombstones that are known to be needed still.
+    pub(crate) kept_tombstones: u64,
+}
+
+impl Candidate {
+    /// What compacting it would give back.
+    fn dead(&self) -> u64 {
+        self.records.saturating_sub(self.live + self.kept_tombstones)
+    }
+}
+
+/// How much one compaction may read.
+const INPUT_BYTES_MAX: u64 = 512 << 20;
+const INPUTS_MAX: usize = 16;
+/// Once the bound is broken, compaction goes on to this share of the allowed excess.
+const HYSTERESIS: f64 = 0.7;
+
+/// The segments to compact next; empty if the bound holds and no segment is wholly dead.
+pub(crate) fn plan(candidates: &[Candidate], bound: f64) -> Vec<SegmentId> {
+    let mut chosen: Vec<&Candidate> = candidates
+        .iter()
+        .filter(|candidate| candidate.live + candidate.kept_tombstones == 0)
+        .take(INPUTS_MAX)
+        .collect();
+    let total: u64 = candidates.iter().map(|candidate| candidate.records).sum();
+    let live: u64 = candidates.iter().map(|candidate| candidate.live).sum();
+    let kept: u64 = candidates.iter().map(|candidate| candidate.kept_tombstones).sum();
+    let floor = (live + kept) as f64;
+    if total as f64 > floor * bound {
+        choose_best(candidates, floor, bound, total, &mut chosen);
+    }
+    chosen.iter().map(|candidate| candidate.id).collect()
+}
+
+fn choose_best<'a>(
+    candidates: &'a [Candidate],
+    floor: f64,
+    bound: f64,
+    total: u64,
+    chosen: &mut Vec<&'a Candidate>,
+) {
+    let target = (floor * (1.0 + (bound - 1.0) * HYSTERESIS)) as u64;
+    let newest = candidates.iter().map(|candidate| candidate.id.get()).max().unwrap_or(0);
+    let score = |candidate: &Candidate| {
+        let age = f64::from(newest - candidate.id.get() + 1).sqrt();
+        candidate.dead() as f64 / (candidate.live + candidate.kept_tombstones + 1) as f64 * age
+    };
+    let mut rest: Vec<&Candidate> = candidates
+        .iter()
+        .filter(|candidate| candidate.dead() > 0)
+        .filter(|candidate| chosen.iter().all(|taken| taken.id != candidate.id))
+        .collect();
+    rest.sort_by(|a, b| score(b).total_cmp(&score(a)));
+    let mut left = total - chosen.iter().map(|candidate| candidate.dead()).sum::<u64>();
+    let mut input: u64 = chosen.iter().map(|candidate| candidate.live).sum();
+    for candidate in rest {
+        if left <= target || chosen.len() >= INPUTS_MAX || input >= INPUT_BYTES_MAX {
+            return;
+        }
+        left -= candidate.dead();
+        input += candidate.live;
+        chosen.push(candidate);
+    }
+}
+
+/// Whether to end the log that is being written early, because what is dead in it alone would break
+/// the bound.
+pub(crate) fn log_is_mostly_dead(
+    log_records: u64,
+    log_live: u64,
+    all_live: u64,
+    segment_bytes: u64,
+    bound: f64,
+) -> bool {
+    let dead = log_records.saturating_sub(log_live) as f64;
+    dead > segment_bytes as f64 / 16.0 && dead > all_live as f64 * (bound - 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(id: u32, records: u64, live: u64) -> Candidate {
+        Candidate { id: SegmentId(id), records, live, kept_tombstones: 0 }
+    }
+
+    fn ids(candidates: &[Candidate]) -> Vec<u32> {
+        plan(candidates, 1.3).iter().map(|id| id.get()).collect()
+    }
+
+    #[test]
+    fn nothing_is_done_while_the_bound_holds() {
+        assert!(ids(&[candidate(1, 100, 90), candidate(2, 100, 80)]).is_empty());
+        assert!(ids(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_segment_with_nothing_alive_goes_at_once() {
+        assert_eq!(ids(&[candidate(1, 1000, 1000), candidate(2, 10, 0)]), [2]);
+    }
+
+    #[test]
+    fn the_segment_that_gives_back_most_for_least_goes_first() {
+        let chosen = ids(&[candidate(1, 100, 60), candidate(2, 100, 10), candidate(3, 100, 90)]);
+        assert_eq!(chosen[0], 2);
+        assert!(!chosen.contains(&3));
+    }
+
+    #[test]
+    fn of_two_alike_the_older_goes_first() {
+        assert_eq!(ids(&[candidate(1, 100, 50), candidate(2, 100, 50)])[0], 1);
+    }
+
+    #[test]
+    fn tombstones_that_are_needed_are_not_picked_again_and_again() {
+        let needed = Candidate { kept_tombstones: 100, ..candidate(1, 100, 0) };
+        assert!(ids(&[needed]).is_empty());
+    }
+
+    #[test]
+    fn a_log_full_of_overwrites_is_ended_early() {
+        assert!(log_is_mostly_dead(100 << 20, 1 << 20, 1 << 20, 128 << 20, 1.3));
+        assert!(!log_is_mostly_dead(1 << 20, 0, 1 << 30, 128 << 20, 1.3));
+    }
+}

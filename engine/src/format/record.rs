@@ -1,0 +1,543 @@
+//! Records and commits: what a segment's body is made of; `format-spec.md` §4.
+//!
+//! ```text
+//!  0        36        44     +key     +metadata       +value   (4)            (8)
+//!  | header | expires | key | metadata | value ...... | pad | block checksums | pad |
+//!             only if                                   only if the value
+//!             EXPIRES                                   is over 64 KiB
+//! ```
+//!
+//! The header checksum is bound to the place of the record and covers everything up to the value;
+//! the value checksum is bound to the content alone, so compaction copies it as it is.
+
+use super::{
+    Field, align8, assert_dense, crc32, crc32_from, field, read_u16, read_u32, read_u48, read_u64,
+    write_u16, write_u32, write_u48, write_u64,
+};
+use crate::error::Damage;
+
+pub(crate) const HEADER_LEN: usize = 36;
+pub(crate) const COMMIT_LEN: usize = 48;
+/// Values over this length carry one checksum for each block of this length.
+pub(crate) const BLOCK_LEN: usize = 64 * 1024;
+/// The record has an expiry, eight bytes after the header.
+const EXPIRES: u8 = 1;
+/// A table of block checksums follows the value.
+const BLOCK_TABLE: u8 = 4;
+const KNOWN_FLAGS: u8 = EXPIRES | BLOCK_TABLE;
+/// The first expiry that the format refuses: 2^48 ms after 1970.
+pub(crate) const EXPIRES_END: u64 = 1 << 48;
+
+/// The record header, row for row as in §4.1.
+pub(crate) const FIELDS: [Field; 10] = [
+    field("header_crc", 0, 4),
+    field("kind", 4, 1),
+    field("flags", 5, 1),
+    field("key_len", 6, 2),
+    field("seqno", 8, 8),
+    field("written_ms", 16, 6),
+    field("metadata_len", 22, 2),
+    field("namespace", 24, 4),
+    field("value_len", 28, 4),
+    field("value_crc", 32, 4),
+];
+const _: () = assert_dense(&FIELDS, HEADER_LEN);
+
+/// The commit record, row for row as in §4.3.
+pub(crate) const COMMIT_FIELDS: [Field; 12] = [
+    field("header_crc", 0, 4),
+    field("kind", 4, 1),
+    field("flags", 5, 1),
+    field("reserved", 6, 2),
+    field("last_seqno", 8, 8),
+    field("durable_seqno", 16, 8),
+    field("clock_ms", 24, 6),
+    field("reserved", 30, 2),
+    field("count", 32, 4),
+    field("group_bytes", 36, 4),
+    field("chain_crc", 40, 4),
+    field("writer_epoch", 44, 4),
+];
+const _: () = assert_dense(&COMMIT_FIELDS, COMMIT_LEN);
+
+/// What a record says happened. Zero is no kind; 6 is reserved for padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Put = 1,
+    Delete = 2,
+    DeletePrefix = 3,
+    DeleteNamespace = 4,
+}
+
+/// The kind byte of a commit record.
+pub(crate) const COMMIT_KIND: u8 = 5;
+
+impl Kind {
+    pub(crate) fn from_byte(byte: u8) -> Option<Kind> {
+        match byte {
+            1 => Some(Kind::Put),
+            2 => Some(Kind::Delete),
+            3 => Some(Kind::DeletePrefix),
+            4 => Some(Kind::DeleteNamespace),
+            _ => None,
+        }
+    }
+}
+
+/// A record's fixed part, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    pub(crate) seqno: u64,
+    pub(crate) written_ms: u64,
+    pub(crate) namespace: u32,
+    /// When the record expires, in ms since 1970; 0 is never.
+    pub(crate) expires_ms: u64,
+    pub(crate) key_len: u16,
+    pub(crate) metadata_len: u16,
+    pub(crate) value_len: u32,
+    pub(crate) value_crc: u32,
+}
+
+impl Header {
+    fn key_start(&self) -> usize {
+        HEADER_LEN + if self.expires_ms == 0 { 0 } else { 8 }
+    }
+
+    /// Where the value starts, counted from the record.
+    pub(crate) fn value_start(&self) -> usize {
+        self.key_start() + usize::from(self.key_len) + usize::from(self.metadata_len)
+    }
+
+    fn table_start(&self) -> usize {
+        (self.value_start() + self.value_len as usize).next_multiple_of(4)
+    }
+
+    pub(crate) fn has_block_table(&self) -> bool {
+        self.value_len as usize > BLOCK_LEN
+    }
+
+    /// The whole record's length, padding included.
+    pub(crate) fn record_len(&self) -> usize {
+        if self.has_block_table() {
+            align8(self.table_start() + 4 * (self.value_len as usize).div_ceil(BLOCK_LEN))
+        } else {
+            align8(self.value_start() + self.value_len as usize)
+        }
+    }
+}
+
+/// A whole record, borrowed from the bytes it was decoded from. Its header checksum holds; its
+/// value has not been looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    pub(crate) header: Header,
+    pub(crate) key: &'a [u8],
+    pub(crate) metadata: &'a [u8],
+    pub(crate) value: &'a [u8],
+    /// The block checksums; empty for values of up to [`BLOCK_LEN`] bytes.
+    pub(crate) table: &'a [u8],
+}
+
+/// The end of a commit group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub(crate) last_seqno: u64,
+    /// Every record up to this seqno was durable when this commit was written.
+    pub(crate) durable_seqno: u64,
+    pub(crate) clock_ms: u64,
+    pub(crate) count: u32,
+    pub(crate) group_bytes: u32,
+    pub(crate) chain_crc: u32,
+    pub(crate) writer_epoch: u32,
+}
+
+/// One item of a segment's body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Item<'a> {
+    Record(Record<'a>),
+    Commit(Commit),
+}
+
+impl Item<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Item::Record(record) => record.header.record_len(),
+            Item::Commit(_) => COMMIT_LEN,
+        }
+    }
+}
+
+/// What a writer knows of a record before it has a place and a seqno.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Draft<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) namespace: u32,
+    pub(crate) written_ms: u64,
+    pub(crate) expires_ms: u64,
+    pub(crate) key: &'a [u8],
+    pub(crate) metadata: &'a [u8],
+    pub(crate) value: &'a [u8],
+    /// From [`value_checksum`], so that it can be computed outside of any lock.
+    pub(crate) value_crc: u32,
+}
+
+impl Draft<'_> {
+    fn header(&self) -> Header {
+        Header {
+            kind: self.kind,
+            seqno: 0,
+            written_ms: self.written_ms,
+            namespace: self.namespace,
+            expires_ms: self.expires_ms,
+            key_len: self.key.len() as u16,
+            metadata_len: self.metadata.len() as u16,
+            value_len: self.value.len() as u32,
+            value_crc: self.value_crc,
+        }
+    }
+
+    pub(crate) fn record_len(&self) -> usize {
+        self.header().record_len()
+    }
+
+    /// Appends the record with seqno and header checksum left zero; see [`place`].
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
+        let header = self.header();
+        let start = out.len();
+        out.resize(start + header.key_start(), 0);
+        write_header(&mut out[start..], &header);
+        out.extend_from_slice(self.key);
+        out.extend_from_slice(self.metadata);
+        out.extend_from_slice(self.value);
+        if header.has_block_table() {
+            out.resize(start + header.table_start(), 0);
+            out.extend(block_checksums(self.value).flat_map(u32::to_le_bytes));
+        }
+        out.resize(start + header.record_len(), 0);
+    }
+}
+
+fn write_header(out: &mut [u8], header: &Header) {
+    out[4] = header.kind as u8;
+    out[5] = if header.expires_ms == 0 { 0 } else { EXPIRES }
+        | if header.has_block_table() { BLOCK_TABLE } else { 0 };
+    write_u16(out, 6, header.key_len);
+    write_u64(out, 8, header.seqno);
+    write_u48(out, 16, header.written_ms);
+    write_u16(out, 22, header.metadata_len);
+    write_u32(out, 24, header.namespace);
+    write_u32(out, 28, header.value_len);
+    write_u32(out, 32, header.value_crc);
+    if header.expires_ms != 0 {
+        write_u64(out, HEADER_LEN, header.expires_ms);
+    }
+}
+
+/// Gives the record at the front of `record` its seqno and its place. Returns the header checksum,
+/// which the commit's chain takes in.
+pub(crate) fn place(record: &mut [u8], seqno: u64, initial: u32) -> u32 {
+    write_u64(record, 8, seqno);
+    let covered = HEADER_LEN
+        + usize::from(record[5] & EXPIRES) * 8
+        + usize::from(read_u16(record, 6))
+        + usize::from(read_u16(record, 22));
+    let crc = crc32_from(initial, &record[4..covered]);
+    write_u32(record, 0, crc);
+    crc
+}
+
+fn block_checksums(value: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    value.chunks(BLOCK_LEN).map(crc32)
+}
+
+/// The checksum that stands in a record's header for its value; §4.2.
+pub(crate) fn value_checksum(value: &[u8]) -> u32 {
+    if value.len() <= BLOCK_LEN {
+        return crc32(value);
+    }
+    let mut hasher = crc32fast::Hasher::new();
+    for crc in block_checksums(value) {
+        hasher.update(&crc.to_le_bytes());
+    }
+    hasher.finalize()
+}
+
+/// Whether the bytes at `input` claim to be a record of this very key. Nothing is verified: a
+/// `false` may be due to damage, so the caller decodes before it believes one.
+pub(crate) fn has_key(input: &[u8], namespace: u32, key: &[u8]) -> bool {
+    if input.len() < HEADER_LEN {
+        return false;
+    }
+    let start = HEADER_LEN + usize::from(input[5] & EXPIRES) * 8;
+    usize::from(read_u16(input, 6)) == key.len()
+        && read_u32(input, 24) == namespace
+        && input.get(start..start + key.len()) == Some(key)
+}
+
+fn checksum(of: &'static str, stored: u32, computed: u32) -> Result<(), Damage> {
+    if stored == computed { Ok(()) } else { Err(Damage::Checksum { of, stored, computed }) }
+}
+
+fn cut_short(what: &'static str, wanted: usize, found: usize) -> Damage {
+    Damage::CutShort { what, wanted: wanted as u64, found: found as u64 }
+}
+
+/// Decodes the record or commit at the front of `input`, which ends where the segment's readable
+/// bytes end. `initial` is [`super::Seed::at`] of its offset.
+pub(crate) fn decode(input: &[u8], initial: u32) -> Result<Item<'_>, Damage> {
+    match input.get(4) {
+        Some(&COMMIT_KIND) => decode_commit(input, initial).map(Item::Commit),
+        _ => decode_record(input, initial).map(Item::Record),
+    }
+}
+
+/// Decodes the record at the front of `input`; see [`decode`].
+pub(crate) fn decode_record(input: &[u8], initial: u32) -> Result<Record<'_>, Damage> {
+    if input.len() < HEADER_LEN {
+        return Err(cut_short("record header", HEADER_LEN, input.len()));
+    }
+    let (key_len, metadata_len) = (read_u16(input, 6), read_u16(input, 22));
+    let key_start = HEADER_LEN + usize::from(input[5] & EXPIRES) * 8;
+    let key_end = key_start + usize::from(key_len);
+    let covered = key_end + usize::from(metadata_len);
+    let Some(head) = input.get(..covered) else {
+        return Err(cut_short("record header with key and metadata", covered, input.len()));
+    };
+    checksum("record header", read_u32(input, 0), crc32_from(initial, &head[4..]))?;
+    let Some(kind) = Kind::from_byte(input[4]) else {
+        return Err(Damage::Field { field: "kind", found: u64::from(input[4]) });
+    };
+    let expires_ms = if key_start == HEADER_LEN { 0 } else { read_u64(input, HEADER_LEN) };
+    let header = Header {
+        kind,
+        seqno: read_u64(input, 8),
+        written_ms: read_u48(input, 16),
+        namespace: read_u32(input, 24),
+        expires_ms,
+        key_len,
+        metadata_len,
+        value_len: read_u32(input, 28),
+        value_crc: read_u32(input, 32),
+    };
+    check_fields(input[5], &header)?;
+    let len = header.record_len();
+    if input.len() < len {
+        return Err(cut_short("record", len, input.len()));
+    }
+    let (start, end) = (header.value_start(), header.value_start() + header.value_len as usize);
+    let table = if header.has_block_table() {
+        let start = header.table_start();
+        &input[start..start + 4 * (header.value_len as usize).div_ceil(BLOCK_LEN)]
+    } else {
+        &[]
+    };
+    Ok(Record {
+        header,
+        key: &input[key_start..key_end],
+        metadata: &input[key_end..covered],
+        value: &input[start..end],
+        table,
+    })
+}
+
+/// Rules between fields that a sound checksum does not prove: a record that breaks one was written
+/// by a later version or by a bug, and is refused either way.
+fn check_fields(flags: u8, header: &Header) -> Result<(), Damage> {
+    let refuse = |field, found| Err(Damage::Field { field, found });
+    if flags & !KNOWN_FLAGS != 0 || (flags & BLOCK_TABLE != 0) != header.has_block_table() {
+        return refuse("flags", u64::from(flags));
+    }
+    if flags & EXPIRES != 0 && (header.expires_ms == 0 || header.expires_ms >= EXPIRES_END) {
+        return refuse("expires_ms", header.expires_ms);
+    }
+    if header.seqno == 0 {
+        return refuse("seqno", 0);
+    }
+    let only_puts = header.kind != Kind::Put
+        && (header.value_len != 0 || header.metadata_len != 0 || header.expires_ms != 0);
+    if only_puts {
+        return refuse("value_len", u64::from(header.value_len));
+    }
+    Ok(())
+}
+
+fn decode_commit(input: &[u8], initial: u32) -> Result<Commit, Damage> {
+    if input.len() < COMMIT_LEN {
+        return Err(cut_short("commit", COMMIT_LEN, input.len()));
+    }
+    checksum("commit", read_u32(input, 0), crc32_from(initial, &input[4..COMMIT_LEN]))?;
+    let commit = Commit {
+        last_seqno: read_u64(input, 8),
+        durable_seqno: read_u64(input, 16),
+        clock_ms: read_u48(input, 24),
+        count: read_u32(input, 32),
+        group_bytes: read_u32(input, 36),
+        chain_crc: read_u32(input, 40),
+        writer_epoch: read_u32(input, 44),
+    };
+    let reserved = u64::from(input[5]) | u64::from(read_u16(input, 6)) << 8;
+    if reserved != 0 || read_u16(input, 30) != 0 {
+        return Err(Damage::Field { field: "reserved", found: reserved });
+    }
+    if commit.durable_seqno > commit.last_seqno {
+        return Err(Damage::Field { field: "durable_seqno", found: commit.durable_seqno });
+    }
+    Ok(commit)
+}
+
+impl Commit {
+    /// Appends the commit that stands at the place with checksum seed `initial`.
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>, initial: u32) {
+        let mut bytes = [0; COMMIT_LEN];
+        bytes[4] = COMMIT_KIND;
+        write_u64(&mut bytes, 8, self.last_seqno);
+        write_u64(&mut bytes, 16, self.durable_seqno);
+        write_u48(&mut bytes, 24, self.clock_ms);
+        write_u32(&mut bytes, 32, self.count);
+        write_u32(&mut bytes, 36, self.group_bytes);
+        write_u32(&mut bytes, 40, self.chain_crc);
+        write_u32(&mut bytes, 44, self.writer_epoch);
+        let crc = crc32_from(initial, &bytes[4..]);
+        write_u32(&mut bytes, 0, crc);
+        out.extend_from_slice(&bytes);
+    }
+}
+
+/// Takes one record's header checksum into a commit's chain; §4.3.
+pub(crate) fn chain(so_far: u32, header_crc: u32) -> u32 {
+    crc32_from(so_far, &header_crc.to_le_bytes())
+}
+
+impl<'a> Record<'a> {
+    /// Verifies the whole value against the header, block by block if it has a table.
+    pub(crate) fn verify_value(&self) -> Result<(), Damage> {
+        self.verify_table()?;
+        if self.table.is_empty() {
+            return Ok(());
+        }
+        (0..self.value.len().div_ceil(BLOCK_LEN)).try_for_each(|block| self.verify_block(block))
+    }
+
+    /// Verifies what a stream needs before its first block: a short value, or the table.
+    pub(crate) fn verify_table(&self) -> Result<(), Damage> {
+        let (of, covered) =
+            if self.table.is_empty() { ("value", self.value) } else { ("block table", self.table) };
+        checksum(of, self.header.value_crc, crc32(covered))
+    }
+
+    /// Verifies one block of a value that has a table.
+    pub(crate) fn verify_block(&self, block: usize) -> Result<(), Damage> {
+        let start = block * BLOCK_LEN;
+        let bytes = &self.value[start..self.value.len().min(start + BLOCK_LEN)];
+        checksum("value block", read_u32(self.table, 4 * block), crc32(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(draft: &Draft<'_>, seqno: u64, initial: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        draft.append_to(&mut out);
+        place(&mut out, seqno, initial);
+        out
+    }
+
+    fn put<'a>(key: &'a [u8], metadata: &'a [u8], value: &'a [u8], expires_ms: u64) -> Draft<'a> {
+        Draft {
+            kind: Kind::Put,
+            namespace: 3,
+            written_ms: 1_700_000_000_123,
+            expires_ms,
+            key,
+            metadata,
+            value,
+            value_crc: value_checksum(value),
+        }
+    }
+
+    #[test]
+    fn records_of_every_shape_come_back_as_they_were_written() {
+        let large = vec![7; 3 * BLOCK_LEN + 5];
+        for value in [&b""[..], b"v", &large[..BLOCK_LEN], &large[..=BLOCK_LEN], &large] {
+            for (metadata, expires) in [(&b""[..], 0), (b"{}", 1_800_000_000_000)] {
+                let bytes = encode(&put(b"key", metadata, value, expires), 9, 77);
+                assert_eq!(bytes.len() % 8, 0);
+                let record = decode_record(&bytes, 77).unwrap();
+                assert_eq!(
+                    (record.key, record.metadata, record.value),
+                    (&b"key"[..], metadata, value)
+                );
+                assert_eq!((record.header.seqno, record.header.expires_ms), (9, expires));
+                assert_eq!(record.header.record_len(), bytes.len());
+                record.verify_value().unwrap();
+                assert!(has_key(&bytes, 3, b"key") && !has_key(&bytes, 4, b"key"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_does_not_pass_at_another_place() {
+        let bytes = encode(&put(b"k", b"", b"v", 0), 1, 77);
+        assert!(matches!(decode_record(&bytes, 78), Err(Damage::Checksum { .. })));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed_but_in_the_padding() {
+        let large = vec![1; BLOCK_LEN + 1];
+        for value in [&b"value"[..], &large] {
+            let good = encode(&put(b"key", b"m", value, 1_800_000_000_000), 5, 1);
+            let header = decode_record(&good, 1).unwrap().header;
+            let value_end = header.value_start() + value.len();
+            for byte in
+                (0..good.len()).filter(|at| *at < 200 || at % 997 == 0 || at + 40 > good.len())
+            {
+                let mut bad = good.clone();
+                bad[byte] ^= 0x10;
+                let sound =
+                    decode_record(&bad, 1).is_ok_and(|record| record.verify_value().is_ok());
+                let table = header.has_block_table()
+                    && (header.table_start()..header.table_start() + 8).contains(&byte);
+                assert_eq!(sound, byte >= value_end && !table, "byte {byte}");
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_are_no_record() {
+        assert!(decode(&[0; 4096], 0).is_err());
+        assert!(decode(&[], 0).is_err());
+    }
+
+    #[test]
+    fn a_commit_comes_back_and_no_flipped_bit_of_it_passes() {
+        let commit = Commit {
+            last_seqno: 12,
+            durable_seqno: 9,
+            clock_ms: 5,
+            count: 3,
+            group_bytes: 400,
+            chain_crc: 0xabcd,
+            writer_epoch: 4,
+        };
+        let mut bytes = Vec::new();
+        commit.append_to(&mut bytes, 99);
+        assert!(matches!(decode(&bytes, 99), Ok(Item::Commit(found)) if found == commit));
+        for bit in 0..COMMIT_LEN * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bad, 99).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_tombstone_with_a_value_is_refused() {
+        let mut draft = put(b"k", b"", b"v", 0);
+        draft.kind = Kind::Delete;
+        let bytes = encode(&draft, 1, 0);
+        assert!(matches!(decode_record(&bytes, 0), Err(Damage::Field { field: "value_len", .. })));
+    }
+}

@@ -1,0 +1,256 @@
+//! What is published: the index, the segments it points into, and the time by which keys expire.
+//!
+//! Readers find a key's newest record here without a lock. Writers change it through
+//! [`Keyspace::publish`] and compaction through [`Keyspace::relocate`], one at a time; both hold
+//! the index's single writer. What always holds: a record is in its file, and durable if that was
+//! promised, before anything here points at it; a segment's live bytes are exactly the lengths of
+//! its records that the index points at.
+
+use std::ops::ControlFlow;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::address::Address;
+use crate::catalog::Catalog;
+use crate::clock::Timekeeper;
+use crate::error::{Corruption, Error};
+use crate::format::record::{self, Header, Kind, Record};
+use crate::index::{Guard, Index, IndexWriter, Traits};
+use crate::key::{self, Composite};
+use crate::segment::Segment;
+
+pub(crate) struct Keyspace {
+    pub(crate) index: Index,
+    writer: Mutex<IndexWriter>,
+    pub(crate) catalog: Catalog,
+    pub(crate) time: Timekeeper,
+}
+
+/// One record that was written and is to be published.
+pub(crate) struct Change<'a> {
+    pub(crate) header: Header,
+    pub(crate) key: &'a [u8],
+    pub(crate) address: Address,
+}
+
+/// What the index is told about a record.
+pub(crate) fn traits_of(header: &Header) -> Traits {
+    Traits { expires_at_ms: header.expires_ms, has_metadata: header.metadata_len > 0 }
+}
+
+/// `expires_ms` is 0 for never.
+pub(crate) fn is_expired(expires_ms: u64, now_ms: u64) -> bool {
+    expires_ms != 0 && expires_ms <= now_ms
+}
+
+impl Keyspace {
+    pub(crate) fn new(index: Index, writer: IndexWriter, time: Timekeeper) -> Keyspace {
+        Keyspace { index, writer: Mutex::new(writer), catalog: Catalog::new(), time }
+    }
+
+    /// The index's single writer.
+    pub(crate) fn writer(&self) -> MutexGuard<'_, IndexWriter> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands the newest record of a key to `read`, if it has one that has not expired. The header
+    /// of the record is verified, its value is not.
+    pub(crate) fn find<R>(
+        &self,
+        namespace: u32,
+        key: &[u8],
+        read: impl FnOnce(&Segment, u64, &Record<'_>) -> R,
+    ) -> Result<Option<R>, Error> {
+        let composite = Composite::new(namespace, key);
+        let pinned = self.index.pin();
+        self.find_pinned(&composite, &pinned, |segment, offset, record| {
+            let expires_ms = record.header.expires_ms;
+            let live = expires_ms == 0 || !is_expired(expires_ms, self.time.now_ms());
+            live.then(|| read(segment, offset, record))
+        })
+        .map(Option::flatten)
+    }
+
+    /// The same for a composite key, expired or not.
+    pub(crate) fn find_pinned<R>(
+        &self,
+        composite: &[u8],
+        pinned: &Guard,
+        read: impl FnOnce(&Segment, u64, &Record<'_>) -> R,
+    ) -> Result<Option<R>, Error> {
+        let (namespace, key) = key::split(composite);
+        let mut read = Some(read);
+        let hash = self.index.hash(composite);
+        self.index
+            .get(hash, pinned, |address| {
+                let (segment, offset) = (self.segment(address, pinned)?, address.offset());
+                match record_of(segment, offset, namespace, key) {
+                    Ok(None) => None,
+                    Ok(Some(record)) => read.take().map(|read| Ok(read(segment, offset, &record))),
+                    Err(corruption) => Some(Err(Error::from(corruption))),
+                }
+            })
+            .transpose()
+    }
+
+    pub(crate) fn segment<'g>(&self, address: Address, pinned: &'g Guard) -> Option<&'g Segment> {
+        let segment = self.catalog.get(address.slot(), pinned);
+        debug_assert!(segment.is_some(), "{address:?} names no segment");
+        segment
+    }
+
+    /// Publishes records in the order of their seqnos, all of them in `log`. Returns for each
+    /// whether its key was there before.
+    pub(crate) fn publish<'a>(
+        &self,
+        log: &Segment,
+        changes: impl Iterator<Item = Change<'a>>,
+    ) -> Vec<bool> {
+        let mut writer = self.writer();
+        let pinned = self.index.pin();
+        let now_ms = self.time.now_ms();
+        changes.map(|change| self.publish_one(&mut writer, log, &change, now_ms, &pinned)).collect()
+    }
+
+    fn publish_one(
+        &self,
+        writer: &mut IndexWriter,
+        log: &Segment,
+        change: &Change<'_>,
+        now_ms: u64,
+        pinned: &Guard,
+    ) -> bool {
+        let header = &change.header;
+        let composite = Composite::new(header.namespace, change.key);
+        let mut old = None;
+        match header.kind {
+            Kind::Put => {
+                log.add_live(header.record_len() as u64);
+                let traits = traits_of(header);
+                let replaced = writer.upsert(&composite, change.address, traits, |address| {
+                    old = self.old_header(address, header.namespace, change.key, pinned);
+                    old.map(|header| traits_of(&header))
+                });
+                self.bury(replaced, old, pinned);
+            }
+            Kind::Delete => {
+                let removed = writer.remove(&composite, |address| {
+                    old = self.old_header(address, header.namespace, change.key, pinned);
+                    old.is_some()
+                });
+                self.bury(removed, old, pinned);
+            }
+            Kind::DeletePrefix | Kind::DeleteNamespace => {
+                self.remove_range(writer, &composite, pinned);
+                return true;
+            }
+        }
+        old.is_some_and(|old| !is_expired(old.expires_ms, now_ms))
+    }
+
+    fn remove_range(&self, writer: &mut IndexWriter, prefix: &[u8], pinned: &Guard) {
+        let end = key::successor(prefix);
+        writer.remove_range(
+            prefix,
+            end.as_deref(),
+            |address, composite| {
+                let (namespace, key) = key::split(composite);
+                self.old_header(address, namespace, key, pinned).is_some()
+            },
+            |address| {
+                let old = self.segment(address, pinned).and_then(|segment| {
+                    segment.body.record(address.offset()).ok().map(|record| record.header)
+                });
+                self.bury(Some(address), old, pinned);
+            },
+        );
+    }
+
+    /// The header at `address` if the record there has this very key. A record that is damaged and
+    /// may or may not be it counts as another: the new one is then entered beside it.
+    fn old_header(
+        &self,
+        address: Address,
+        namespace: u32,
+        key: &[u8],
+        pinned: &Guard,
+    ) -> Option<Header> {
+        let segment = self.segment(address, pinned)?;
+        let found = record_of(segment, address.offset(), namespace, key).ok().flatten()?;
+        Some(found.header)
+    }
+
+    /// Takes a record that nothing points at any more off its segment's live bytes.
+    fn bury(&self, address: Option<Address>, header: Option<Header>, pinned: &Guard) {
+        let (Some(address), Some(header)) = (address, header) else { return };
+        if let Some(segment) = self.segment(address, pinned) {
+            segment.sub_live(header.record_len() as u64);
+        }
+    }
+
+    /// Moves a key to its copy of `len` bytes, if the index still points at the original.
+    pub(crate) fn relocate(
+        &self,
+        writer: &mut IndexWriter,
+        composite: &[u8],
+        from: Address,
+        to: Address,
+        len: u64,
+        pinned: &Guard,
+    ) -> bool {
+        let moved = writer.relocate(composite, from, to);
+        if moved {
+            if let Some(segment) = self.segment(to, pinned) {
+                segment.add_live(len);
+            }
+            if let Some(segment) = self.segment(from, pinned) {
+                segment.sub_live(len);
+            }
+        }
+        moved
+    }
+
+    /// Forgets a key whose record of `len` bytes has expired for good, if it is still that record.
+    pub(crate) fn forget(
+        &self,
+        writer: &mut IndexWriter,
+        composite: &[u8],
+        address: Address,
+        len: u64,
+        pinned: &Guard,
+    ) {
+        if writer.remove_at(composite, address)
+            && let Some(segment) = self.segment(address, pinned)
+        {
+            segment.sub_live(len);
+        }
+    }
+
+    /// Whether the index points at exactly this record.
+    pub(crate) fn points_at(&self, composite: &[u8], address: Address, pinned: &Guard) -> bool {
+        let hash = self.index.hash(composite);
+        self.index.get(hash, pinned, |found| (found == address).then_some(())).is_some()
+    }
+
+    /// Walks the keys of the half-open range from `start` under one pin.
+    pub(crate) fn walk(
+        &self,
+        start: &[u8],
+        pinned: &Guard,
+        visit: impl FnMut(&[u8], Traits) -> ControlFlow<()>,
+    ) {
+        self.index.walk(start, pinned, visit);
+    }
+}
+
+/// The record at `offset` if it is one of this key, `None` if it is one of another key whose hash
+/// is alike. A damaged header is an error: it might be the one that was asked for.
+fn record_of<'a>(
+    segment: &'a Segment,
+    offset: u64,
+    namespace: u32,
+    key: &[u8],
+) -> Result<Option<Record<'a>>, Corruption> {
+    let same = record::has_key(segment.body.bytes_from(offset), namespace, key);
+    let record = segment.body.record(offset)?;
+    Ok(same.then_some(record))
+}

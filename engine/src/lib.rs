@@ -1,0 +1,81 @@
+//! kvast: a log-structured key-value store with expiry, metadata and zero-copy reads.
+//!
+//! ```
+//! # fn main() -> Result<(), kvast::Error> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("data");
+//! use kvast::{Db, ListOptions, PutOptions};
+//! use std::time::Duration;
+//!
+//! let db = Db::open(path)?;
+//! let users = db.namespace("users")?; // created if absent
+//! users.put("42", b"Ada")?;
+//! users.put_with("43", b"Grace", PutOptions::new().expires_in(Duration::from_secs(3600)))?;
+//! assert_eq!(users.get("42")?.as_deref(), Some(&b"Ada"[..]));
+//! for listed in users.list(&ListOptions::new().prefix("4"))?.iter() {
+//!     println!("{}", String::from_utf8_lossy(listed.key));
+//! }
+//! db.close()
+//! # }
+//! ```
+//!
+//! By default a write is on disk when it is acknowledged, see [`Durability`]; a value that is damaged
+//! is an error and never served; a key that was deleted or has expired does not come back.
+//!
+//! # Reading order
+//!
+//! A file uses files above it in this list, never one below.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `sync`, `address`, `error` | the words that everything else is written in |
+//! | `format` | bytes to values and back; cites `format-spec.md` |
+//! | `clock`, `mmap`, `disk`, `options`, `key` | time, memory, files, limits, composite keys |
+//! | `segment` | files of records: one that is appended to, many that are read |
+//! | `index` | key to address, and keys in order |
+//! | `catalog`, `keyspace` | which segments there are; what is published |
+//! | `witness`, `commit` | the manifest; the single writer |
+//! | `merge`, `compact` | many sorted lists as one; space is taken back |
+//! | `value`, `cursor`, `list`, `registry` | what a reader gets; namespaces |
+//! | `recover`, `verify`, `background` | from a directory to a store; read everything; own threads |
+//! | `db` | the front door |
+
+mod address;
+mod background;
+
+mod catalog;
+mod clock;
+mod commit;
+mod compact;
+mod cursor;
+mod db;
+mod disk;
+mod error;
+mod format;
+mod index;
+mod key;
+mod keyspace;
+mod list;
+mod merge;
+mod mmap;
+mod options;
+mod recover;
+mod registry;
+mod segment;
+mod sync;
+mod value;
+mod verify;
+mod witness;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use address::SegmentId;
+pub use db::{Batch, Db, Entry, Namespace, Scan, Stats};
+pub use error::{Code, Corruption, Damage, Error};
+pub use list::{ListOptions, Listed, Page};
+pub use options::{Durability, Options, PutOptions};
+pub use recover::RecoveryReport;
+pub use registry::NamespaceId;
+pub use value::{Value, ValueStream};
+pub use verify::{VerifyProgress, VerifyReport};

@@ -1,0 +1,273 @@
+//! Keys in order, a page at a time.
+//!
+//! A page is made from the index alone; only keys with metadata cost a look at their record. What
+//! always holds: keys ascend, an expired key is never shown, a page that is not the last is full,
+//! and [`Page::is_complete`] is exact. A page is no snapshot: each key was there when it was read.
+
+use std::ops::{ControlFlow, Range};
+
+use crate::cursor::{self, Scope};
+use crate::error::Error;
+use crate::key::{self, Composite, PREFIX_LEN};
+use crate::keyspace::{Keyspace, is_expired};
+
+/// Keys that are visited under one pin, so that a walk over many expired keys holds nothing up.
+const KEYS_PER_PIN: usize = 4096;
+/// The longest page.
+const LIMIT_MAX: usize = 100_000;
+
+/// Which keys to list. By default all of them, 1,000 at a time.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = kvast::Db::open(dir.path())?;
+/// use kvast::ListOptions;
+/// let users = db.namespace("users")?;
+/// for key in ["a:1", "a:2", "b:1"] {
+///     users.put(key, "")?;
+/// }
+/// let first = users.list(&ListOptions::new().prefix("a:").limit(1))?;
+/// assert_eq!(first.iter().next().unwrap().key, b"a:1");
+/// let cursor = first.cursor().expect("there is more");
+/// let rest = users.list(&ListOptions::new().prefix("a:").cursor(cursor))?;
+/// assert!(rest.is_complete());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ListOptions {
+    prefix: Vec<u8>,
+    limit: usize,
+    cursor: Option<String>,
+}
+
+impl Default for ListOptions {
+    fn default() -> ListOptions {
+        ListOptions::new()
+    }
+}
+
+impl ListOptions {
+    /// All keys, 1,000 at a time.
+    #[must_use]
+    pub fn new() -> ListOptions {
+        ListOptions { prefix: Vec::new(), limit: 1000, cursor: None }
+    }
+
+    /// Only keys that start with these bytes.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<Vec<u8>>) -> ListOptions {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// At most this many keys in the page: 1 to 100,000.
+    #[must_use]
+    pub fn limit(mut self, limit: usize) -> ListOptions {
+        self.limit = limit;
+        self
+    }
+
+    /// Goes on where a page ended. Keep the prefix the same; the limit may change.
+    #[must_use]
+    pub fn cursor(mut self, cursor: impl Into<String>) -> ListOptions {
+        self.cursor = Some(cursor.into());
+        self
+    }
+}
+
+/// Some keys in order, and where to go on.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Keys and metadata, one after the other.
+    bytes: Vec<u8>,
+    rows: Vec<Row>,
+    cursor: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    key: Range<u32>,
+    metadata_end: u32,
+    expires_ms: u64,
+}
+
+/// One key of a [`Page`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// When it expires, in ms since 1970.
+    pub expires_at: Option<u64>,
+    /// Its metadata, if there is any.
+    pub metadata: Option<&'a [u8]>,
+}
+
+impl Page {
+    /// How many keys the page has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether the page has no keys; then nothing matches.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The keys in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Listed<'_>> {
+        self.rows.iter().map(|row| self.listed(row))
+    }
+
+    fn listed(&self, row: &Row) -> Listed<'_> {
+        let (start, end) = (row.key.start as usize, row.key.end as usize);
+        let metadata = &self.bytes[end..row.metadata_end as usize];
+        Listed {
+            key: &self.bytes[start..end],
+            expires_at: (row.expires_ms != 0).then_some(row.expires_ms),
+            metadata: (!metadata.is_empty()).then_some(metadata),
+        }
+    }
+
+    /// Where to go on; `None` on the last page.
+    #[must_use]
+    pub fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
+    }
+
+    /// Whether no key follows.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.cursor.is_none()
+    }
+
+    fn push(&mut self, key: &[u8], metadata: &[u8], expires_ms: u64) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(key);
+        let end = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(metadata);
+        let metadata_end = self.bytes.len() as u32;
+        self.rows.push(Row { key: start..end, metadata_end, expires_ms });
+    }
+}
+
+/// Lists one page. `scope.prefix` is replaced by that of the options.
+pub(crate) fn list(
+    keyspace: &Keyspace,
+    scope: Scope<'_>,
+    max_key_bytes: usize,
+    options: &ListOptions,
+) -> Result<Page, Error> {
+    if !(1..=LIMIT_MAX).contains(&options.limit) {
+        return Err(Error::InvalidOption { option: "limit", must: "1 to 100,000" });
+    }
+    if options.prefix.len() > max_key_bytes {
+        return Err(Error::InvalidKey { len: options.prefix.len(), max: max_key_bytes });
+    }
+    let scope = Scope { prefix: &options.prefix, ..scope };
+    let after =
+        options.cursor.as_deref().map(|cursor| cursor::decode(scope, cursor)).transpose()?;
+    let mut page = Page::default();
+    page.rows.reserve(options.limit.min(1000));
+    if fill(keyspace, scope, after, options.limit, &mut page)?
+        && let Some(last) = page.rows.last()
+    {
+        page.cursor = Some(cursor::encode(scope, page.listed(last).key));
+    }
+    Ok(page)
+}
+
+/// Fills the page and returns whether a live key follows.
+fn fill(
+    keyspace: &Keyspace,
+    scope: Scope<'_>,
+    after: Option<Vec<u8>>,
+    limit: usize,
+    page: &mut Page,
+) -> Result<bool, Error> {
+    let prefix = Composite::new(scope.namespace, scope.prefix);
+    let mut start = match after {
+        Some(key) => just_after(&Composite::new(scope.namespace, &key)),
+        None => prefix.to_vec(),
+    };
+    let now_ms = keyspace.time.now_ms();
+    loop {
+        let walked = walk_once(keyspace, &prefix, &start, now_ms, limit, page)?;
+        match walked {
+            Walked::Ended => return Ok(false),
+            Walked::Full => return Ok(true),
+            Walked::Pause(next) => start = next,
+        }
+    }
+}
+
+fn just_after(composite: &[u8]) -> Vec<u8> {
+    [composite, &[0]].concat()
+}
+
+enum Walked {
+    /// No key follows.
+    Ended,
+    /// The page is full and a live key follows.
+    Full,
+    /// The pin was held long enough; this is the next key to visit.
+    Pause(Vec<u8>),
+}
+
+fn walk_once(
+    keyspace: &Keyspace,
+    prefix: &[u8],
+    start: &[u8],
+    now_ms: u64,
+    limit: usize,
+    page: &mut Page,
+) -> Result<Walked, Error> {
+    let pinned = keyspace.index.pin();
+    let (mut outcome, mut error) = (Walked::Ended, None);
+    let mut visits = 0;
+    keyspace.walk(start, &pinned, |composite, traits| {
+        if !composite.starts_with(prefix) {
+            return ControlFlow::Break(());
+        }
+        visits += 1;
+        if visits > KEYS_PER_PIN.max(limit) {
+            outcome = Walked::Pause(composite.to_vec());
+            return ControlFlow::Break(());
+        }
+        if is_expired(traits.expires_at_ms, now_ms) {
+            return ControlFlow::Continue(());
+        }
+        if page.rows.len() == limit {
+            outcome = Walked::Full;
+            return ControlFlow::Break(());
+        }
+        let key = &composite[PREFIX_LEN..];
+        if !traits.has_metadata {
+            page.push(key, &[], traits.expires_at_ms);
+            return ControlFlow::Continue(());
+        }
+        let found = keyspace.find_pinned(composite, &pinned, |_, _, record| {
+            if !is_expired(record.header.expires_ms, now_ms) {
+                page.push(key, record.metadata, record.header.expires_ms);
+            }
+        });
+        match found {
+            Ok(_) => ControlFlow::Continue(()),
+            Err(err) => {
+                error = Some(err);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    match error {
+        Some(error) => Err(error),
+        None => Ok(outcome),
+    }
+}
+
+/// Refuses prefixes that no key can have; for callers that do not list.
+pub(crate) fn check_prefix(prefix: &[u8], max_key_bytes: usize) -> Result<(), Error> {
+    if prefix.is_empty() { Ok(()) } else { key::check(prefix, max_key_bytes) }
+}

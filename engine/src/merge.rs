@@ -1,0 +1,153 @@
+//! Many sorted lists of records as one: the order in which recovery fills the index and compaction
+//! writes runs.
+//!
+//! The order is by composite key, then from the newest to the oldest, so the first record of a key
+//! is the one that counts, and a tombstone for a prefix comes before every key under it.
+
+use std::cmp::Ordering;
+
+use crate::error::Corruption;
+use crate::format::footer::Entry;
+use crate::format::record::Kind;
+use crate::segment::scan::Found;
+use crate::segment::sealed::Entries;
+use crate::segment::{Body, Segment};
+
+/// One sorted list: a footer, or the sorted records of a scan.
+pub(crate) enum Source<'a> {
+    Footer(Entries<'a>),
+    Scan { records: std::slice::Iter<'a, Found>, body: &'a Body, key: Vec<u8> },
+}
+
+impl<'a> Source<'a> {
+    /// `records` are in the order of `scan::sort`.
+    pub(crate) fn of_scan(records: &'a [Found], body: &'a Body) -> Source<'a> {
+        Source::Scan { records: records.iter(), body, key: Vec::new() }
+    }
+
+    fn next(&mut self) -> Result<Option<Entry>, Corruption> {
+        match self {
+            Source::Footer(entries) => entries.next(),
+            Source::Scan { records, body, key } => Ok(records.next().map(|found| {
+                key.clear();
+                key.extend_from_slice(&found.namespace.to_be_bytes());
+                key.extend_from_slice(found.key(body));
+                found.entry
+            })),
+        }
+    }
+
+    fn key(&self) -> &[u8] {
+        match self {
+            Source::Footer(entries) => entries.key(),
+            Source::Scan { key, .. } => key,
+        }
+    }
+}
+
+struct Head<'a> {
+    source: Source<'a>,
+    entry: Entry,
+    segment: &'a Segment,
+}
+
+impl Head<'_> {
+    fn order(&self, other: &Head<'_>) -> Ordering {
+        let keys = self.source.key().cmp(other.source.key());
+        keys.then_with(|| other.entry.seqno.cmp(&self.entry.seqno))
+    }
+}
+
+/// The merged order: a binary heap whose root is the next record.
+pub(crate) struct Merge<'a> {
+    heap: Vec<Head<'a>>,
+}
+
+/// The record that the merge stands at.
+pub(crate) struct Current<'m> {
+    pub(crate) key: &'m [u8],
+    pub(crate) entry: Entry,
+    pub(crate) segment: &'m Segment,
+}
+
+impl<'a> Merge<'a> {
+    pub(crate) fn new(
+        sources: impl IntoIterator<Item = (&'a Segment, Source<'a>)>,
+    ) -> Result<Merge<'a>, Corruption> {
+        let mut heap = Vec::new();
+        for (segment, mut source) in sources {
+            if let Some(entry) = source.next()? {
+                heap.push(Head { source, entry, segment });
+            }
+        }
+        let mut merge = Merge { heap };
+        for at in (0..merge.heap.len() / 2).rev() {
+            merge.sift_down(at);
+        }
+        Ok(merge)
+    }
+
+    pub(crate) fn current(&self) -> Option<Current<'_>> {
+        let head = self.heap.first()?;
+        Some(Current { key: head.source.key(), entry: head.entry, segment: head.segment })
+    }
+
+    /// Moves on to the next record.
+    pub(crate) fn advance(&mut self) -> Result<(), Corruption> {
+        let Some(root) = self.heap.first_mut() else { return Ok(()) };
+        match root.source.next()? {
+            Some(entry) => root.entry = entry,
+            None => {
+                self.heap.swap_remove(0);
+            }
+        }
+        self.sift_down(0);
+        Ok(())
+    }
+
+    fn sift_down(&mut self, mut at: usize) {
+        loop {
+            let mut least = at;
+            for child in [2 * at + 1, 2 * at + 2] {
+                if child < self.heap.len()
+                    && self.heap[child].order(&self.heap[least]) == Ordering::Less
+                {
+                    least = child;
+                }
+            }
+            if least == at {
+                return;
+            }
+            self.heap.swap(at, least);
+            at = least;
+        }
+    }
+}
+
+/// The tombstones for prefixes that cover the key at which a merge stands.
+#[derive(Default)]
+pub(crate) struct Covers {
+    /// Each prefix starts with the one below it.
+    stack: Vec<(Vec<u8>, u64)>,
+}
+
+impl Covers {
+    /// Drops the prefixes that `key` does not start with. Call it for each key, in order.
+    pub(crate) fn move_to(&mut self, key: &[u8]) {
+        while self.stack.last().is_some_and(|(prefix, _)| !key.starts_with(prefix)) {
+            self.stack.pop();
+        }
+    }
+
+    /// Takes a record at the current key in, if it is a tombstone for a prefix.
+    pub(crate) fn take(&mut self, key: &[u8], entry: &Entry) {
+        if matches!(entry.kind, Kind::DeletePrefix | Kind::DeleteNamespace) {
+            self.stack.push((key.to_vec(), entry.seqno));
+        }
+    }
+
+    /// Whether a record of the current key is dead because of a newer tombstone for its prefix.
+    pub(crate) fn kill(&self, seqno: u64) -> bool {
+        self.stack.iter().any(|(_, tombstone)| *tombstone > seqno)
+    }
+}

@@ -1,0 +1,149 @@
+//! Segment files as memory: the room with the `unsafe` of mapping.
+//!
+//! A [`Map`] shows the part of a file that is published, never more. Publishing is the promise that
+//! the bytes below will not change while any map of the file lives; everything safe in this crate
+//! rests on it. The engine keeps it by writing only at the end of a log, never truncating below
+//! what is published, and unlinking files instead of emptying them. A program that ignores the
+//! store's lock can break it, and the README says so.
+//!
+//! A read of a page that the disk cannot give back is SIGBUS. [`Map::populate`] asks for the pages
+//! beforehand and returns an error instead.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+/// A file in memory, readable up to where it is published.
+pub(crate) struct Map {
+    raw: MmapRaw,
+    /// Bytes below never change again.
+    published: AtomicUsize,
+}
+
+impl Map {
+    /// Maps the first `len` bytes of `file`, of which the first `published` are final.
+    ///
+    /// The map may reach past the end of the file; nothing past `published` is ever touched.
+    pub(crate) fn new(file: &File, len: usize, published: usize) -> io::Result<Map> {
+        assert!(published <= len, "only mapped bytes can be published");
+        let raw = MmapOptions::new().len(len.max(1)).map_raw_read_only(file)?;
+        Ok(Map { raw, published: AtomicUsize::new(published) })
+    }
+
+    /// Makes the bytes below `end` readable. They must be in the file, and final.
+    pub(crate) fn publish(&self, end: usize) {
+        assert!(end <= self.raw.len(), "only mapped bytes can be published");
+        let before = self.published.swap(end, Ordering::Release);
+        debug_assert!(before <= end, "what is published stays so");
+    }
+
+    pub(crate) fn published(&self) -> usize {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// How many bytes may ever be published.
+    pub(crate) fn capacity(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// The published bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let len = self.published();
+        // SAFETY: `from_raw_parts` needs `len` readable bytes that no one changes while the slice
+        // lives.
+        // - Readable: the mapping is at least `capacity` long and lives as long as `self`, and
+        //   `publish` refuses an end past it. Below the published end the file has bytes, because
+        //   the writer publishes after its write returned and only shortens a file to an end at or
+        //   above the published one.
+        // - Unchanged: see the module's promise. Other processes are kept out by `disk::DirLock`; a
+        //   program that ignores the lock, and storage that fails under a mapped page, are not
+        //   covered and can end the process.
+        #[expect(unsafe_code, reason = "this module is the room for it")]
+        unsafe {
+            std::slice::from_raw_parts(self.raw.as_ptr(), len)
+        }
+    }
+
+    /// Whether every page of `range` is in memory, so that reading it will not wait for the disk.
+    pub(crate) fn is_resident(&self, range: Range<usize>) -> bool {
+        let page = page_size();
+        let start = range.start / page * page;
+        let len = range.end.min(self.raw.len()).saturating_sub(start);
+        if len == 0 {
+            return true;
+        }
+        let mut pages = vec![0u8; len.div_ceil(page)];
+        // SAFETY: `mincore` needs a page-aligned address and a vector with one byte for each page
+        // of the `len` bytes from there. The mapping starts page-aligned, `start` is a multiple of
+        // the page size, `start + len` lies inside the mapping, and `pages` has that many bytes.
+        #[expect(unsafe_code, reason = "this module is the room for it")]
+        let status = unsafe {
+            libc::mincore(self.raw.as_mut_ptr().add(start).cast(), len, pages.as_mut_ptr().cast())
+        };
+        status == 0 && pages.iter().all(|page| page & 1 == 1)
+    }
+
+    /// Brings `range` into memory. A page that cannot be read is an error here, where touching it
+    /// would end the process. Kernels before Linux 5.14 do not know the request: there it does
+    /// nothing.
+    pub(crate) fn populate(&self, range: Range<usize>) -> io::Result<()> {
+        let end = range.end.min(self.published());
+        let len = end.saturating_sub(range.start);
+        #[cfg(target_os = "linux")]
+        if len > 0 {
+            return match self.raw.advise_range(memmap2::Advice::PopulateRead, range.start, len) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+                result => result,
+            };
+        }
+        let _ = len;
+        Ok(())
+    }
+}
+
+fn page_size() -> usize {
+    // SAFETY: `sysconf` has no preconditions.
+    #[expect(unsafe_code, reason = "this module is the room for it")]
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// Where the last byte of `file` that was ever written ends, as far as the file system knows; what
+/// follows up to `len` are zeros that take no space.
+pub(crate) fn written_len(file: &File, len: u64) -> u64 {
+    let mut end = 0;
+    while end < len {
+        let Some(data) = seek(file, end, libc::SEEK_DATA) else { break };
+        match seek(file, data, libc::SEEK_HOLE) {
+            Some(hole) if hole > end => end = hole,
+            _ => return len,
+        }
+    }
+    end.min(len)
+}
+
+/// `None` past the last data, and where the file system cannot tell.
+fn seek(file: &File, from: u64, whence: libc::c_int) -> Option<u64> {
+    // SAFETY: `lseek` takes any descriptor and offset; this one is open, and its position is used
+    // by nobody, since the engine reads and writes at offsets of its own.
+    #[expect(unsafe_code, reason = "this module is the room for calls into libc")]
+    let at = unsafe { libc::lseek(file.as_raw_fd(), from as libc::off_t, whence) };
+    u64::try_from(at).ok()
+}
+
+/// Bytes that the file system of `path` has left for this process, and how many it has in all.
+pub(crate) fn space(path: &CStr) -> Option<(u64, u64)> {
+    // SAFETY: all-zero bytes are a valid `statvfs`, which is plain integers.
+    #[expect(unsafe_code, reason = "this module is the room for calls into libc")]
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` ends with a zero byte and `stat` is ours to be written.
+    #[expect(unsafe_code, reason = "this module is the room for calls into libc")]
+    let status = unsafe { libc::statvfs(path.as_ptr(), &mut stat) };
+    let unit = stat.f_frsize;
+    (status == 0).then(|| (stat.f_bavail * unit, stat.f_blocks * unit))
+}

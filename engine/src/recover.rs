@@ -1,0 +1,587 @@
+//! From a directory to a store that is ready: `format-spec.md` §8.
+//!
+//! ```text
+//!   manifest ──> which segments there must be
+//!   sealed   ──> their footers          ─┐
+//!   unsealed ──> scanned group by group ─┴──> one merge in key order ──> index
+//! ```
+//!
+//! What always holds: nothing is written here, so a full disk can be opened; records are ordered by
+//! seqno, never by file; damage is either proved to have hit what was promised, and then refused
+//! with its place, or nothing from there on was promised, and then it is cut and reported.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::address::{Address, SegmentId};
+use crate::clock::Timekeeper;
+use crate::commit::{FullLog, Leftovers, Start};
+use crate::disk::{self, DirLock, Disk, LockRefusal};
+use crate::error::{Corruption, Damage, Error};
+use crate::format::StoreId;
+use crate::format::manifest::{Closed, Decoded, Sealed, Witness};
+use crate::format::record::Kind;
+use crate::format::segment_header::{RECORDS_START, Refusal, SegmentHeader, SegmentKind};
+use crate::index;
+use crate::keyspace::Keyspace;
+use crate::merge::{Covers, Merge, Source};
+use crate::mmap::Map;
+use crate::options::Options;
+use crate::registry::random_128;
+use crate::segment::active::Log;
+use crate::segment::scan::{self, Found, LogScan, Values};
+use crate::segment::sealed::Footer;
+use crate::segment::{Body, Segment, file_name};
+use crate::witness::{self, ManifestFile};
+
+const LOCK_FILE_NAME: &str = "LOCK";
+
+/// What opening a store found and did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The store was created by this opening.
+    pub created: bool,
+    /// The session before closed the store.
+    pub clean: bool,
+    /// Keys in the index, expired ones that still take space included.
+    pub keys: u64,
+    /// Segments that were opened by their footer.
+    pub sealed_segments: usize,
+    /// Logs that were read record by record.
+    pub scanned_logs: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// Bytes at the end of the log that had never been acknowledged, and were cut off.
+    pub torn_bytes: u64,
+    /// What was mended or cleared away, in sentences.
+    pub repairs: Vec<String>,
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.created {
+            return f.write_str("created a new store");
+        }
+        write!(
+            f,
+            "opened {} keys in {:.1} ms ({} sealed segments, {} logs read{})",
+            self.keys,
+            self.took.as_secs_f64() * 1000.0,
+            self.sealed_segments,
+            self.scanned_logs,
+            if self.clean { "" } else { "; the last session was not closed" },
+        )?;
+        self.repairs.iter().try_for_each(|repair| write!(f, "\n{repair}"))
+    }
+}
+
+/// A store that was recovered.
+pub(crate) struct Recovered {
+    pub(crate) lock: Option<DirLock>,
+    pub(crate) keyspace: Arc<Keyspace>,
+    pub(crate) manifest: ManifestFile,
+    pub(crate) store: StoreId,
+    pub(crate) start: Start,
+    pub(crate) report: RecoveryReport,
+}
+
+pub(crate) fn open(options: &Options, dir: &Path) -> Result<Recovered, Error> {
+    let begin = Instant::now();
+    let lock = if options.read_only { None } else { Some(lock(&options.disk, dir)?) };
+    let mut report = RecoveryReport::default();
+    let (manifest, decoded_torn) = manifest(options, dir, &mut report)?;
+    if decoded_torn > 0 {
+        report
+            .repairs
+            .push(format!("ignored {decoded_torn} bytes of an unfinished manifest entry"));
+    }
+    let mut recovery = Recovery {
+        options,
+        dir,
+        store: *manifest.store(),
+        witness: manifest.witness().clone(),
+        report,
+        leftovers: Leftovers::default(),
+    };
+    let (keyspace, start) = recovery.run()?;
+    let Recovery { store, mut report, .. } = recovery;
+    report.took = begin.elapsed();
+    Ok(Recovered { lock, keyspace, manifest, store, start, report })
+}
+
+fn lock(disk: &Disk, dir: &Path) -> Result<DirLock, Error> {
+    disk.create_dir_all(dir)
+        .map_err(|error| Error::io("create the store's directory", dir, error))?;
+    let path = dir.join(LOCK_FILE_NAME);
+    DirLock::take(&path).map_err(|refusal| match refusal {
+        LockRefusal::Held(pid) => Error::Locked { path: dir.to_owned(), pid },
+        LockRefusal::Io(error) => Error::io("lock the store", &path, error),
+    })
+}
+
+/// Reads the manifest, or makes that of a new store. The creation of a store that was cut short is
+/// begun anew, since nothing can have been acknowledged before there is a manifest.
+fn manifest(
+    options: &Options,
+    dir: &Path,
+    report: &mut RecoveryReport,
+) -> Result<(ManifestFile, u64), Error> {
+    if let Some(decoded) = witness::read(dir)? {
+        let Decoded { torn, .. } = decoded;
+        return Ok((ManifestFile::resume(&options.disk, dir, decoded, options.read_only)?, torn));
+    }
+    if options.read_only && !dir.is_dir() {
+        let error = io::Error::from(io::ErrorKind::NotFound);
+        return Err(Error::io("open the store", dir, error));
+    }
+    if !segment_files(dir)?.is_empty() || options.read_only {
+        let file = witness::FILE_NAME.to_owned();
+        return Err(Corruption { file, offset: 0, damage: Damage::Missing }.into());
+    }
+    report.created = true;
+    // The directory may be left over from a creation that was cut before its name was durable.
+    let parent = disk::parent_of(dir);
+    let synced = options.disk.sync_dir(&parent);
+    synced.map_err(|error| Error::io("sync the store's parent directory", &parent, error))?;
+    let store = random_128().to_le_bytes();
+    Ok((ManifestFile::create(&options.disk, dir, store)?, 0))
+}
+
+/// Files in `dir` that are named like segments.
+fn segment_files(dir: &Path) -> Result<Vec<(SegmentId, SegmentKind)>, Error> {
+    let fail = |error| Error::io("list the store's directory", dir, error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        files.extend(name.to_str().and_then(parse_name));
+    }
+    files.sort_by_key(|(id, _)| *id);
+    Ok(files)
+}
+
+fn parse_name(name: &str) -> Option<(SegmentId, SegmentKind)> {
+    let (number, extension) = name.split_once('.')?;
+    let kind = [SegmentKind::Log, SegmentKind::Run]
+        .into_iter()
+        .find(|kind| kind.extension() == extension)?;
+    let id = SegmentId(number.parse().ok()?);
+    (number.len() == 10).then_some((id, kind))
+}
+
+struct Recovery<'a> {
+    options: &'a Options,
+    dir: &'a Path,
+    store: StoreId,
+    witness: Witness,
+    report: RecoveryReport,
+    leftovers: Leftovers,
+}
+
+/// A sealed segment, with its records in the order of a footer if the footer had to be read past.
+struct SealedSource {
+    segment: Arc<Segment>,
+    rebuilt: Vec<Found>,
+}
+
+/// A log that was scanned, before it is decided how much of it counts.
+struct Scanned {
+    id: SegmentId,
+    /// Shows more than what is final, so it is only good for scanning.
+    body: Body,
+    file_len: u64,
+    scan: LogScan,
+}
+
+/// A log, and how much of it counts.
+struct LogSource {
+    segment: Arc<Segment>,
+    records: Vec<Found>,
+    end: u64,
+    chain: u32,
+}
+
+impl Recovery<'_> {
+    fn run(&mut self) -> Result<(Arc<Keyspace>, Start), Error> {
+        self.find_leftovers()?;
+        let scanned = self.scan_logs()?;
+        let last_seqno = self.judge(&scanned)?;
+        let clock_ms = self.clock_ms(&scanned);
+        let (index, writer) = index::new(random_128() as u64);
+        let time = Timekeeper::new(Arc::clone(&self.options.clock), clock_ms);
+        let keyspace = Arc::new(Keyspace::new(index, writer, time));
+        let sealed = self.open_sealed(&keyspace)?;
+        let logs = self.keep_logs(scanned, &keyspace)?;
+        fill_index(&keyspace, &sealed, &logs)?;
+        self.report.keys = keyspace.index.memory().keys;
+        self.report.clean = self.witness.closed.is_some();
+        let sealed_max = sealed.iter().filter_map(|source| source.max_seqno()).max().unwrap_or(0);
+        let last_seqno = last_seqno.max(sealed_max);
+        let start = self.start(logs, last_seqno)?;
+        Ok((keyspace, start))
+    }
+
+    /// Files that are no part of the store: retired, or of a compaction that was not finished.
+    fn find_leftovers(&mut self) -> Result<(), Error> {
+        for (id, kind) in segment_files(self.dir)? {
+            let listed = self.witness.sealed.get(&id).is_some_and(|sealed| sealed.kind == kind)
+                || (kind == SegmentKind::Log && self.witness.open_logs.contains(&id));
+            if listed {
+                continue;
+            }
+            let path = self.dir.join(file_name(id, kind));
+            let retired = self.witness.retired.contains(&id);
+            if kind == SegmentKind::Log && !retired && self.has_commits(&path, id)? {
+                // Only damage to the manifest's last entry can have made it forget such a log.
+                self.report
+                    .repairs
+                    .push(format!("took in {}, which the manifest had lost", file_name(id, kind)));
+                self.witness.open_logs.insert(id);
+                self.witness.closed = None;
+                continue;
+            }
+            self.leftovers.files.push(path);
+        }
+        Ok(())
+    }
+
+    fn has_commits(&self, path: &Path, id: SegmentId) -> Result<bool, Error> {
+        let (body, _) = self.map_for_scan(path, id)?;
+        let header = SegmentHeader::decode(body.map.bytes());
+        let ours = header.is_ok_and(|header| header.store == self.store && header.segment == id);
+        Ok(ours && scan::scan_log(&body, Values::Trust).commits > 0)
+    }
+
+    /// Maps a log up to the last byte that was written to it.
+    fn map_for_scan(&self, path: &Path, id: SegmentId) -> Result<(Body, u64), Error> {
+        let fail = |error| Error::io("open a log", path, error);
+        let file = File::open(path).map_err(fail)?;
+        let file_len = file.metadata().map_err(fail)?.len();
+        let len = crate::mmap::written_len(&file, file_len);
+        let map = Map::new(&file, len as usize, len as usize).map_err(fail)?;
+        Ok((Body::new(id, SegmentKind::Log, &self.store, map), file_len))
+    }
+
+    fn scan_logs(&mut self) -> Result<Vec<Scanned>, Error> {
+        let mut logs = Vec::new();
+        for id in self.witness.open_logs.clone() {
+            let path = self.dir.join(file_name(id, SegmentKind::Log));
+            if !path.exists() {
+                return Err(missing(id, SegmentKind::Log).into());
+            }
+            let (body, file_len) = self.map_for_scan(&path, id)?;
+            self.check_header(&body, SegmentKind::Log)?;
+            let scan = scan::scan_log(&body, Values::Verify);
+            logs.push(Scanned { id, body, file_len, scan });
+        }
+        // A log that was made ahead of need can be older than one that was used before it.
+        logs.sort_by_key(|log| (log.scan.first_seqno.unwrap_or(u64::MAX), log.id));
+        self.report.scanned_logs = logs.len();
+        Ok(logs)
+    }
+
+    fn check_header(&self, body: &Body, kind: SegmentKind) -> Result<SegmentHeader, Error> {
+        let bytes = body.map.bytes();
+        let header = SegmentHeader::decode(bytes).map_err(|refusal| match refusal {
+            Refusal::Damaged(damage) => Error::from(body.corruption(0, damage)),
+            Refusal::Unknown(detail) => Error::UnknownFormat { file: body.file_name(), detail },
+        })?;
+        if header.store != self.store || header.segment != body.id || header.kind != kind {
+            let damage = Damage::NotAsWitnessed { what: "header" };
+            return Err(body.corruption(0, damage).into());
+        }
+        if !self.options.read_only && !SegmentHeader::allows_writing(bytes) {
+            let detail = "it has features that only allow reading here".to_owned();
+            return Err(Error::UnknownFormat { file: body.file_name(), detail });
+        }
+        Ok(header)
+    }
+
+    /// Decides whether what stopped the scans is a torn tail or rot. Returns the last seqno that
+    /// counts.
+    fn judge(&mut self, logs: &[Scanned]) -> Result<u64, Error> {
+        let mut last = 0;
+        let mut broken: Option<(&Scanned, u64, Damage)> = None;
+        let mut promised = self.witness.closed.map_or(0, |closed| closed.last_seqno);
+        for log in logs {
+            if broken.is_some() {
+                promised = promised.max(scan::watermark_after(&log.body, RECORDS_START));
+                continue;
+            }
+            if let Some(first) = log.scan.first_seqno {
+                if last != 0 && first != last + 1 {
+                    let damage = Damage::Gap { expected: last + 1, found: first };
+                    promised = promised.max(scan::watermark_after(&log.body, RECORDS_START));
+                    broken = Some((log, RECORDS_START, damage));
+                    continue;
+                }
+                last = log.scan.last_seqno;
+            }
+            if let Some((at, damage)) = &log.scan.stop {
+                promised = promised.max(scan::watermark_after(&log.body, log.scan.end));
+                broken = Some((log, *at, damage.clone()));
+            }
+        }
+        if promised > last && (broken.is_some() || self.witness.closed.is_some()) {
+            return Err(self.lost(logs, broken, last, promised).into());
+        }
+        Ok(last)
+    }
+
+    fn lost(
+        &self,
+        logs: &[Scanned],
+        broken: Option<(&Scanned, u64, Damage)>,
+        last: u64,
+        promised: u64,
+    ) -> Corruption {
+        let lost = Damage::LostRecords { first: last + 1, last: promised };
+        match (broken, self.witness.closed) {
+            (Some((log, at, _)), _) => log.body.corruption(at, lost),
+            (None, Some(Closed { segment, .. })) => {
+                let log = logs.iter().rev().find(|log| log.id == segment);
+                let offset = log.map_or(0, |log| log.scan.end);
+                Corruption { file: file_name(segment, SegmentKind::Log), offset, damage: lost }
+            }
+            (None, None) => unreachable!("only damage or a close can prove a loss"),
+        }
+    }
+
+    fn clock_ms(&self, logs: &[Scanned]) -> u64 {
+        let logs = logs.iter().map(|log| log.scan.clock_ms).max().unwrap_or(0);
+        logs.max(self.witness.closed.map_or(0, |closed| closed.clock_ms))
+    }
+
+    fn open_sealed(&mut self, keyspace: &Keyspace) -> Result<Vec<SealedSource>, Error> {
+        let mut sources = Vec::new();
+        for sealed in self.witness.sealed.clone().into_values() {
+            sources.push(self.open_one_sealed(keyspace, &sealed)?);
+        }
+        self.report.sealed_segments = sources.len();
+        Ok(sources)
+    }
+
+    fn open_one_sealed(
+        &mut self,
+        keyspace: &Keyspace,
+        sealed: &Sealed,
+    ) -> Result<SealedSource, Error> {
+        let (id, kind) = (sealed.segment, sealed.kind);
+        let path = self.dir.join(file_name(id, kind));
+        let fail = |error| Error::io("open a segment", &path, error);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(missing(id, kind).into());
+            }
+            result => result.map_err(fail)?,
+        };
+        let len = file.metadata().map_err(fail)?.len();
+        let body = |published: u64| -> Result<Body, Error> {
+            let map = Map::new(&file, len as usize, published as usize).map_err(fail)?;
+            Ok(Body::new(id, kind, &self.store, map))
+        };
+        if len < sealed.records_end {
+            let (what, wanted) = ("sealed segment", sealed.file_len);
+            let damage = Damage::CutShort { what, wanted, found: len };
+            return Err(Corruption { file: file_name(id, kind), offset: len, damage }.into());
+        }
+        let body = body(sealed.records_end)?;
+        self.check_header(&body, kind)?;
+        let whole = Arc::new(Map::new(&file, len as usize, len as usize).map_err(fail)?);
+        let footer = Footer::open(&body, whole).and_then(|footer| match &footer.trailer {
+            trailer if trailer.footer_crc == sealed.footer_crc => Ok(footer),
+            trailer => {
+                let damage = Damage::NotAsWitnessed { what: "footer checksum" };
+                Err(body.corruption(trailer.footer_offset, damage))
+            }
+        });
+        let Some(slot) = keyspace.catalog.take_slot() else {
+            return Err(Error::InvalidOption {
+                option: "store",
+                must: "of at most 65,536 segments",
+            });
+        };
+        let mut rebuilt = Vec::new();
+        let footer = match footer {
+            Ok(footer) => Some(footer),
+            Err(corruption) => {
+                rebuilt = scan::scan_sealed(&body, sealed.records_end)
+                    .map_err(|(offset, damage)| body.corruption(offset, damage))?;
+                scan::sort(&mut rebuilt, &body);
+                self.report.repairs.push(format!("read past a damaged footer: {corruption}"));
+                None
+            }
+        };
+        let segment = Arc::new(Segment::new(body, slot));
+        if let Some(footer) = footer {
+            segment.set_footer(footer);
+        }
+        keyspace.catalog.enter(Arc::clone(&segment));
+        Ok(SealedSource { segment, rebuilt })
+    }
+
+    /// Maps the logs for good, up to where they count; the rest is left to the first write.
+    fn keep_logs(
+        &mut self,
+        scanned: Vec<Scanned>,
+        keyspace: &Keyspace,
+    ) -> Result<Vec<LogSource>, Error> {
+        let (mut logs, mut broken, mut last) = (Vec::new(), false, 0);
+        for Scanned { id, body, file_len, scan } in scanned {
+            let gap = last != 0 && scan.first_seqno.is_some_and(|first| first != last + 1);
+            broken |= gap;
+            if broken || scan.commits == 0 {
+                self.discard(id, &body, broken || scan.stop.is_some());
+                continue;
+            }
+            if let Some((at, _)) = &scan.stop {
+                let torn = body.map.published() as u64 - scan.end;
+                self.report.torn_bytes += torn;
+                self.report.repairs.push(format!(
+                    "cut {torn} bytes that were never acknowledged off {} at byte {} (torn at {at})",
+                    body.file_name(),
+                    scan.end
+                ));
+                broken = true;
+            }
+            last = scan.last_seqno;
+            logs.push(self.keep_log(keyspace, id, file_len, scan)?);
+        }
+        Ok(logs)
+    }
+
+    fn discard(&mut self, id: SegmentId, body: &Body, had_content: bool) {
+        let torn = (body.map.published() as u64).saturating_sub(RECORDS_START);
+        if had_content && torn > 0 {
+            self.report.torn_bytes += torn;
+            self.report
+                .repairs
+                .push(format!("dropped {}, nothing of which was acknowledged", body.file_name()));
+        }
+        self.leftovers.discard.push(id);
+        self.leftovers.files.push(self.dir.join(file_name(id, SegmentKind::Log)));
+    }
+
+    fn keep_log(
+        &self,
+        keyspace: &Keyspace,
+        id: SegmentId,
+        file_len: u64,
+        scan: LogScan,
+    ) -> Result<LogSource, Error> {
+        let path = self.dir.join(file_name(id, SegmentKind::Log));
+        let fail = |error| Error::io("open a log", &path, error);
+        let file = File::open(&path).map_err(fail)?;
+        let capacity = self.options.segment_bytes.max(file_len);
+        let map = Map::new(&file, capacity as usize, scan.end as usize).map_err(fail)?;
+        let body = Body::new(id, SegmentKind::Log, &self.store, map);
+        let Some(slot) = keyspace.catalog.take_slot() else {
+            return Err(Error::InvalidOption {
+                option: "store",
+                must: "of at most 65,536 segments",
+            });
+        };
+        let segment = Arc::new(Segment::new(body, slot));
+        keyspace.catalog.enter(Arc::clone(&segment));
+        let mut records = scan.records;
+        scan::sort(&mut records, &segment.body);
+        Ok(LogSource { segment, records, end: scan.end, chain: scan.chain })
+    }
+
+    /// Hands the logs to the committer: the last one is written on, the others wait for a footer.
+    fn start(&mut self, logs: Vec<LogSource>, last_seqno: u64) -> Result<Start, Error> {
+        let (mut full, mut log) = (Vec::new(), None);
+        let count = logs.len();
+        for (nth, source) in logs.into_iter().enumerate() {
+            if self.options.read_only {
+                break;
+            }
+            let path = self.dir.join(source.segment.body.file_name());
+            let file = self.options.disk.open(&path);
+            let file = file.map_err(|error| Error::io("open a log", &path, error))?;
+            if nth + 1 == count {
+                log = Some(Log::resume(source.segment, file, source.end, source.chain));
+            } else {
+                let (segment, end) = (source.segment, source.end);
+                full.push(FullLog { segment, file: Arc::new(file), end });
+            }
+        }
+        let leftovers = std::mem::take(&mut self.leftovers);
+        // What was read is in the page cache, and may not be on disk: a process that was killed
+        // leaves such pages behind. So the watermark starts over.
+        let last_closed = self.witness.closed.map_or(0, |closed| closed.last_seqno);
+        let last_seqno = last_seqno.max(last_closed);
+        Ok(Start { log, full, next_seqno: last_seqno + 1, durable_seqno: last_closed, leftovers })
+    }
+}
+
+impl SealedSource {
+    fn max_seqno(&self) -> Option<u64> {
+        match self.segment.footer() {
+            Some(footer) => Some(footer.trailer.max_seqno),
+            None => self.rebuilt.iter().map(|found| found.entry.seqno).max(),
+        }
+    }
+}
+
+fn missing(id: SegmentId, kind: SegmentKind) -> Corruption {
+    Corruption { file: file_name(id, kind), offset: 0, damage: Damage::Missing }
+}
+
+/// Merges all records in key order and points the index at the newest of each key.
+fn fill_index(
+    keyspace: &Keyspace,
+    sealed: &[SealedSource],
+    logs: &[LogSource],
+) -> Result<(), Error> {
+    let of_sealed = sealed.iter().map(|source| {
+        let segment = &*source.segment;
+        match segment.footer() {
+            Some(footer) => (segment, Source::Footer(footer.entries())),
+            None => (segment, Source::of_scan(&source.rebuilt, &segment.body)),
+        }
+    });
+    let of_logs =
+        logs.iter().map(|log| (&*log.segment, Source::of_scan(&log.records, &log.segment.body)));
+    let count = sealed.iter().map(SealedSource::records).sum::<u64>()
+        + logs.iter().map(|log| log.records.len() as u64).sum::<u64>();
+    let mut merge = Merge::new(of_sealed.chain(of_logs))?;
+    let mut writer = keyspace.writer();
+    let mut loader = writer.bulk_load(count as usize);
+    let (mut covers, mut decided) = (Covers::default(), Vec::new());
+    while let Some(current) = merge.current() {
+        covers.move_to(current.key);
+        covers.take(current.key, &current.entry);
+        let is_point = matches!(current.entry.kind, Kind::Put | Kind::Delete);
+        if is_point && decided != current.key {
+            decided.clear();
+            decided.extend_from_slice(current.key);
+            if current.entry.kind == Kind::Put && !covers.kill(current.entry.seqno) {
+                let entry = &current.entry;
+                let address = Address::new(current.segment.slot, entry.offset);
+                let traits = index::Traits {
+                    expires_at_ms: entry.expires_ms,
+                    has_metadata: entry.metadata_len > 0,
+                };
+                loader.push(current.key, address, traits);
+                current.segment.add_live(entry.record_len(current.key.len()));
+            }
+        }
+        merge.advance()?;
+    }
+    loader.finish();
+    Ok(())
+}
+
+impl SealedSource {
+    fn records(&self) -> u64 {
+        match self.segment.footer() {
+            Some(footer) => footer.trailer.record_count,
+            None => self.rebuilt.len() as u64,
+        }
+    }
+}

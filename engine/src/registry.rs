@@ -1,0 +1,202 @@
+//! Which namespaces there are: names and ids, and the numbers that stand in records.
+//!
+//! The registry is kept in the store itself, in namespace number 0, which no user can reach: one key
+//! for each namespace, and one for the next number, so that a number is never used again. What
+//! always holds: an id and a number belong to one namespace for ever; a handle to a namespace that
+//! was deleted refuses every call.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::error::{Corruption, Damage, Error};
+
+/// The number of the namespace that holds the registry.
+pub(crate) const SYSTEM: u32 = 0;
+/// Its key for the next number.
+pub(crate) const NEXT_NUMBER_KEY: &[u8] = b"next-namespace";
+/// Its keys for the namespaces start with this, then comes the number.
+const ENTRY_PREFIX: &[u8] = b"namespace:";
+const NAME_CHARS_MAX: usize = 512;
+
+/// Names a namespace for ever, also after it was renamed. Prints as 32 lower-case hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespaceId(pub(crate) u128);
+
+impl fmt::Display for NamespaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for NamespaceId {
+    type Err = Error;
+
+    /// Takes exactly what `Display` prints.
+    fn from_str(text: &str) -> Result<NamespaceId, Error> {
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 32 || !text.bytes().all(is_hex) {
+            return Err(Error::NamespaceNotFound);
+        }
+        u128::from_str_radix(text, 16).map(NamespaceId).map_err(|_| Error::NamespaceNotFound)
+    }
+}
+
+/// 128 bits that nobody can guess.
+pub(crate) fn random_128() -> u128 {
+    // Each `RandomState` holds keys from the system's random source.
+    let half = || u128::from(RandomState::new().build_hasher().finish());
+    half() << 64 | half()
+}
+
+/// One namespace, shared by all handles to it.
+pub(crate) struct NamespaceState {
+    pub(crate) number: u32,
+    pub(crate) id: NamespaceId,
+    name: RwLock<String>,
+    dropped: AtomicBool,
+}
+
+impl NamespaceState {
+    pub(crate) fn name(&self) -> String {
+        self.name.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_dropped(&self, dropped: bool) {
+        self.dropped.store(dropped, Ordering::Release);
+    }
+
+    /// The registry's key for it.
+    pub(crate) fn entry_key(&self) -> Vec<u8> {
+        [ENTRY_PREFIX, &self.number.to_be_bytes()].concat()
+    }
+}
+
+/// The registry's value for a namespace.
+pub(crate) fn entry_value(id: NamespaceId, name: &str) -> Vec<u8> {
+    [&id.0.to_be_bytes(), name.as_bytes()].concat()
+}
+
+#[derive(Default)]
+pub(crate) struct Registry {
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    by_name: BTreeMap<String, Arc<NamespaceState>>,
+    by_id: HashMap<NamespaceId, Arc<NamespaceState>>,
+    next_number: u32,
+}
+
+impl Registry {
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in one record of the system namespace.
+    pub(crate) fn load(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        let refuse = || {
+            let damage = Damage::Field { field: "registry", found: value.len() as u64 };
+            Error::from(Corruption { file: "namespace registry".into(), offset: 0, damage })
+        };
+        if key == NEXT_NUMBER_KEY {
+            let number = value.try_into().map(u32::from_be_bytes).map_err(|_| refuse())?;
+            let mut state = self.write();
+            state.next_number = state.next_number.max(number);
+            return Ok(());
+        }
+        let number = key.strip_prefix(ENTRY_PREFIX).and_then(|number| number.try_into().ok());
+        let (Some(number), Some((id, name))) = (number, value.split_first_chunk::<16>()) else {
+            return Err(refuse());
+        };
+        let name = String::from_utf8(name.to_vec()).map_err(|_| refuse())?;
+        let number = u32::from_be_bytes(number);
+        self.enter(number, NamespaceId(u128::from_be_bytes(*id)), name);
+        Ok(())
+    }
+
+    pub(crate) fn enter(&self, number: u32, id: NamespaceId, name: String) -> Arc<NamespaceState> {
+        let namespace = Arc::new(NamespaceState {
+            number,
+            id,
+            name: RwLock::new(name.clone()),
+            dropped: AtomicBool::new(false),
+        });
+        let mut state = self.write();
+        state.next_number = state.next_number.max(number + 1);
+        state.by_name.insert(name, Arc::clone(&namespace));
+        state.by_id.insert(id, Arc::clone(&namespace));
+        namespace
+    }
+
+    /// The number that the next namespace gets; never 0.
+    pub(crate) fn next_number(&self) -> u32 {
+        self.read().next_number.max(SYSTEM + 1)
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<Arc<NamespaceState>> {
+        self.read().by_name.get(name).cloned()
+    }
+
+    pub(crate) fn by_id(&self, id: NamespaceId) -> Option<Arc<NamespaceState>> {
+        self.read().by_id.get(&id).cloned()
+    }
+
+    /// All namespaces by name.
+    pub(crate) fn all(&self) -> Vec<Arc<NamespaceState>> {
+        self.read().by_name.values().cloned().collect()
+    }
+
+    pub(crate) fn rename(&self, namespace: &Arc<NamespaceState>, name: &str) {
+        let mut state = self.write();
+        let mut old = namespace.name.write().unwrap_or_else(PoisonError::into_inner);
+        state.by_name.remove(&*old);
+        name.clone_into(&mut old);
+        state.by_name.insert(name.to_owned(), Arc::clone(namespace));
+    }
+
+    pub(crate) fn forget(&self, namespace: &NamespaceState) {
+        let mut state = self.write();
+        state.by_name.remove(&namespace.name());
+        state.by_id.remove(&namespace.id);
+    }
+}
+
+/// Refuses names that are empty or too long.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    match name.chars().count() {
+        1..=NAME_CHARS_MAX => Ok(()),
+        chars => Err(Error::InvalidName { chars }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_back_from_what_it_prints_and_from_nothing_else() {
+        let id = NamespaceId(random_128());
+        assert_eq!(id.to_string().parse::<NamespaceId>().unwrap(), id);
+        for text in ["", "0", &"F".repeat(32), &"g".repeat(32), &"0".repeat(33)] {
+            assert!(text.parse::<NamespaceId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn random_ids_differ() {
+        assert_ne!(random_128(), random_128());
+    }
+}

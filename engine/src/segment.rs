@@ -1,0 +1,164 @@
+//! Segments: the files that hold every record, as readers see them.
+//!
+//! ```text
+//!   create ──> active ──────> full ──seal──> sealed ──retire──> retired ──last lease──> unmapped
+//!              a `Log` writes  waits         has a footer       out of the catalog
+//! ```
+//!
+//! A [`Segment`] is the reader's face of all these states. What differs is held by the type that
+//! has the right to it: only an `active::Log` appends, only a [`Segment::footer`] that is set can
+//! be a compaction's input. A reader that wants to keep bytes takes a [`Lease`], which keeps the
+//! map alive after the segment is retired and its file is unlinked.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::address::{SegmentId, Slot};
+use crate::error::{Corruption, Damage};
+use crate::format::record::{self, Item, Record};
+use crate::format::segment_header::SegmentKind;
+use crate::format::{Seed, StoreId};
+use crate::mmap::Map;
+
+pub(crate) mod active;
+pub(crate) mod scan;
+pub(crate) mod sealed;
+
+use sealed::Footer;
+
+/// Leases are counted in this many places, so that readers on different cores do not fight over
+/// one counter.
+const STRIPES: usize = 8;
+
+/// The bytes of a segment and its name: what must outlive a reader.
+pub(crate) struct Body {
+    pub(crate) id: SegmentId,
+    pub(crate) kind: SegmentKind,
+    pub(crate) seed: Seed,
+    pub(crate) map: Map,
+}
+
+impl Body {
+    pub(crate) fn new(id: SegmentId, kind: SegmentKind, store: &StoreId, map: Map) -> Body {
+        Body { id, kind, seed: Seed::of_segment(store, id.0), map }
+    }
+
+    pub(crate) fn file_name(&self) -> String {
+        file_name(self.id, self.kind)
+    }
+
+    pub(crate) fn corruption(&self, offset: u64, damage: Damage) -> Corruption {
+        Corruption { file: self.file_name(), offset, damage }
+    }
+
+    /// The published bytes from `offset` on; empty past the end.
+    pub(crate) fn bytes_from(&self, offset: u64) -> &[u8] {
+        self.map.bytes().get(offset as usize..).unwrap_or(&[])
+    }
+
+    /// The record at `offset`, its header verified.
+    pub(crate) fn record(&self, offset: u64) -> Result<Record<'_>, Corruption> {
+        record::decode_record(self.bytes_from(offset), self.seed.at(offset))
+            .map_err(|damage| self.corruption(offset, damage))
+    }
+
+    /// The record or commit at `offset`, its header verified.
+    pub(crate) fn item(&self, offset: u64) -> Result<Item<'_>, Damage> {
+        record::decode(self.bytes_from(offset), self.seed.at(offset))
+    }
+}
+
+pub(crate) fn file_name(id: SegmentId, kind: SegmentKind) -> String {
+    format!("{id}.{}", kind.extension())
+}
+
+/// Keeps a segment's bytes mapped. Cloning the `Arc` counts in one of [`STRIPES`] places; each
+/// lease fills cache lines of its own.
+#[repr(align(128))]
+pub(crate) struct Lease(Arc<Body>);
+
+impl std::ops::Deref for Lease {
+    type Target = Body;
+
+    fn deref(&self) -> &Body {
+        &self.0
+    }
+}
+
+/// One segment in the catalog.
+pub(crate) struct Segment {
+    pub(crate) body: Arc<Body>,
+    pub(crate) slot: Slot,
+    leases: [Arc<Lease>; STRIPES],
+    /// Bytes of the records that the index points at.
+    live_bytes: AtomicU64,
+    /// Set once, when the segment is sealed.
+    footer: OnceLock<Footer>,
+    /// For runs: bytes of the tombstones that could not be dropped when it was written.
+    pub(crate) kept_tombstone_bytes: AtomicU64,
+}
+
+impl Segment {
+    pub(crate) fn new(body: Body, slot: Slot) -> Segment {
+        let body = Arc::new(body);
+        let leases = std::array::from_fn(|_| Arc::new(Lease(Arc::clone(&body))));
+        Segment {
+            body,
+            slot,
+            leases,
+            live_bytes: AtomicU64::new(0),
+            footer: OnceLock::new(),
+            kept_tombstone_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Keeps the bytes mapped for as long as the lease lives.
+    pub(crate) fn lease(&self) -> Arc<Lease> {
+        Arc::clone(&self.leases[stripe()])
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.body.id
+    }
+
+    pub(crate) fn footer(&self) -> Option<&Footer> {
+        self.footer.get()
+    }
+
+    pub(crate) fn set_footer(&self, footer: Footer) {
+        let before = self.footer.set(footer);
+        debug_assert!(before.is_ok(), "a segment is sealed once");
+    }
+
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_live(&self, bytes: u64) {
+        self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub_live(&self, bytes: u64) {
+        let before = self.live_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(before >= bytes, "no more can die than lived");
+    }
+
+    /// Bytes of records and commits, live and dead.
+    pub(crate) fn record_bytes(&self) -> u64 {
+        let end = match self.footer() {
+            Some(footer) => footer.trailer.footer_offset,
+            None => self.body.map.published() as u64,
+        };
+        end.saturating_sub(crate::format::segment_header::RECORDS_START)
+    }
+}
+
+/// This thread's stripe.
+fn stripe() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
+    }
+    MINE.with(|mine| *mine)
+}

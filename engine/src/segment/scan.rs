@@ -1,0 +1,222 @@
+//! Walks a log's commit groups in order, for recovery, sealing and verification.
+//!
+//! A group counts only when its commit is read and fits: the seqnos follow on each other, count,
+//! length and chain are right, and each value is sound. The walk stops at the first thing that is
+//! not so and says what it was; it never decides whether that is a torn tail or rot, and never
+//! skips anything.
+
+use super::Body;
+use crate::error::Damage;
+use crate::format::footer::{Entry, TRAILER_LEN, Trailer};
+use crate::format::record::{self, COMMIT_KIND, COMMIT_LEN, Commit, Item, Record};
+use crate::format::segment_header::RECORDS_START;
+use crate::key;
+
+/// One record of a log, as the footer will list it. Its key lies in the segment's map.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) namespace: u32,
+    pub(crate) key_at: usize,
+    pub(crate) key_len: usize,
+    pub(crate) entry: Entry,
+}
+
+impl Found {
+    fn of(record: &Record<'_>, offset: u64) -> Found {
+        let header = &record.header;
+        let value_start = offset as usize + header.value_start();
+        let key_len = record.key.len();
+        let key_at = value_start - record.metadata.len() - key_len;
+        Found { namespace: header.namespace, key_at, key_len, entry: Entry::of(header, offset) }
+    }
+
+    pub(crate) fn key<'a>(&self, body: &'a Body) -> &'a [u8] {
+        &body.map.bytes()[self.key_at..self.key_at + self.key_len]
+    }
+
+    pub(crate) fn composite(&self, body: &Body) -> key::Composite {
+        key::Composite::new(self.namespace, self.key(body))
+    }
+}
+
+/// How far a log is sound.
+#[derive(Debug)]
+pub(crate) struct LogScan {
+    /// Records of whole groups, in commit order.
+    pub(crate) records: Vec<Found>,
+    /// Where the last whole group ends.
+    pub(crate) end: u64,
+    /// The seqno of the last whole group, 0 if there is none.
+    pub(crate) last_seqno: u64,
+    /// The seqno that the log begins with, if it has a whole group.
+    pub(crate) first_seqno: Option<u64>,
+    /// What the last commit of the log promised to be durable.
+    pub(crate) durable_seqno: u64,
+    pub(crate) clock_ms: u64,
+    pub(crate) chain: u32,
+    pub(crate) commits: u64,
+    /// What stopped the walk, and where, unless only zeros or the footer follow.
+    pub(crate) stop: Option<(u64, Damage)>,
+}
+
+/// How carefully to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// Verify each value.
+    Verify,
+    /// Only the headers: the values are known to have been sound.
+    Trust,
+}
+
+/// Walks the log in `body` up to its published end.
+pub(crate) fn scan_log(body: &Body, values: Values) -> LogScan {
+    let chain = body.seed.base();
+    let mut scan = LogScan {
+        records: Vec::new(),
+        end: RECORDS_START,
+        last_seqno: 0,
+        first_seqno: None,
+        durable_seqno: 0,
+        clock_ms: 0,
+        chain,
+        commits: 0,
+        stop: None,
+    };
+    loop {
+        let whole = scan.records.len();
+        match scan_group(body, &mut scan, values) {
+            Ok(()) => {}
+            Err((offset, damage)) => {
+                scan.records.truncate(whole);
+                scan.stop = (!ends_cleanly(body, scan.end)).then_some((offset, damage));
+                return scan;
+            }
+        }
+    }
+}
+
+/// Takes one group in, or says where it breaks.
+fn scan_group(body: &Body, scan: &mut LogScan, values: Values) -> Result<(), (u64, Damage)> {
+    let start = scan.end;
+    let (mut at, mut chain) = (start, scan.chain);
+    let mut first = scan.first_seqno.map(|_| scan.last_seqno + 1);
+    let mut count = 0;
+    loop {
+        let item = body.item(at).map_err(|damage| (at, damage))?;
+        let next = count + *first.get_or_insert_with(|| begins_with(&item));
+        match item {
+            Item::Record(record) => {
+                if record.header.seqno != next {
+                    let found = record.header.seqno;
+                    return Err((at, Damage::Gap { expected: next, found }));
+                }
+                if values == Values::Verify {
+                    record.verify_value().map_err(|damage| (at, damage))?;
+                }
+                let bytes = body.bytes_from(at);
+                chain = record::chain(chain, crate::format::read_u32(bytes, 0));
+                scan.records.push(Found::of(&record, at));
+                count += 1;
+                at += item.len() as u64;
+            }
+            Item::Commit(commit) => {
+                check_commit(&commit, count, at - start, next - 1, chain)
+                    .map_err(|damage| (at, damage))?;
+                scan.first_seqno = scan.first_seqno.or(Some(next - count));
+                scan.accept(&commit, at + COMMIT_LEN as u64);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The first seqno of a log that begins with `item`: an empty group has none of its own.
+fn begins_with(item: &Item<'_>) -> u64 {
+    match item {
+        Item::Record(record) => record.header.seqno,
+        Item::Commit(commit) => commit.last_seqno.saturating_add(1),
+    }
+}
+
+fn check_commit(
+    commit: &Commit,
+    count: u64,
+    bytes: u64,
+    last: u64,
+    chain: u32,
+) -> Result<(), Damage> {
+    if u64::from(commit.count) != count {
+        return Err(Damage::Field { field: "count", found: u64::from(commit.count) });
+    }
+    if u64::from(commit.group_bytes) != bytes {
+        return Err(Damage::Field { field: "group_bytes", found: u64::from(commit.group_bytes) });
+    }
+    if commit.last_seqno != last {
+        return Err(Damage::Gap { expected: last, found: commit.last_seqno });
+    }
+    if commit.chain_crc != chain {
+        let (stored, computed) = (commit.chain_crc, chain);
+        return Err(Damage::Checksum { of: "commit chain", stored, computed });
+    }
+    Ok(())
+}
+
+impl LogScan {
+    fn accept(&mut self, commit: &Commit, end: u64) {
+        self.end = end;
+        self.last_seqno = commit.last_seqno;
+        self.durable_seqno = self.durable_seqno.max(commit.durable_seqno);
+        self.clock_ms = self.clock_ms.max(commit.clock_ms);
+        self.chain = commit.chain_crc;
+        self.commits += 1;
+    }
+}
+
+/// Whether nothing follows `end` but zeros, or the footer of a seal that was not finished.
+fn ends_cleanly(body: &Body, end: u64) -> bool {
+    let rest = body.bytes_from(end);
+    if rest.iter().all(|byte| *byte == 0) {
+        return true;
+    }
+    Trailer::is_present(body.map.bytes())
+        && Trailer::decode(body.map.bytes(), body.seed)
+            .is_ok_and(|trailer| trailer.footer_offset == end && rest.len() > TRAILER_LEN)
+}
+
+/// The highest durable watermark in any sound commit from `from` on, wherever it stands: the proof
+/// that what lies before was promised.
+pub(crate) fn watermark_after(body: &Body, from: u64) -> u64 {
+    let bytes = body.map.bytes();
+    let start = (from as usize).next_multiple_of(8);
+    (start..bytes.len().saturating_sub(COMMIT_LEN - 1))
+        .step_by(8)
+        .filter(|at| bytes[at + 4] == COMMIT_KIND)
+        .filter_map(|at| match body.item(at as u64) {
+            Ok(Item::Commit(commit)) => Some(commit.durable_seqno),
+            _ => None,
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+/// Reads every record of a sealed segment, up to `end` and in the order of the file. It needs no
+/// footer, so it is the way to go on when that is damaged.
+pub(crate) fn scan_sealed(body: &Body, end: u64) -> Result<Vec<Found>, (u64, Damage)> {
+    let mut records = Vec::new();
+    let mut at = RECORDS_START;
+    while at < end {
+        let item = body.item(at).map_err(|damage| (at, damage))?;
+        if let Item::Record(record) = &item {
+            records.push(Found::of(record, at));
+        }
+        at += item.len() as u64;
+    }
+    Ok(records)
+}
+
+/// Puts records into the order of a footer: by key, the newest of one key first.
+pub(crate) fn sort(records: &mut [Found], body: &Body) {
+    records.sort_unstable_by(|a, b| {
+        (a.namespace, a.key(body), b.entry.seqno).cmp(&(b.namespace, b.key(body), a.entry.seqno))
+    });
+}

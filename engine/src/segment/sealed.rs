@@ -1,0 +1,208 @@
+//! What a sealed segment can be asked: its records in key order, and whether it holds an older
+//! version of a key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Body;
+use crate::error::{Corruption, Damage};
+use crate::format::Seed;
+use crate::format::footer::{self, BlockReader, Entry, Fence, Trailer};
+use crate::format::record::Kind;
+use crate::mmap::Map;
+
+/// The footer of a sealed segment, all of whose blocks were sound when it was opened.
+pub(crate) struct Footer {
+    pub(crate) trailer: Trailer,
+    fences: Vec<Fence>,
+    /// The whole file. Not the segment's own map, if that was made while the log was written.
+    file: Arc<Map>,
+    file_name: String,
+    seed: Seed,
+    expiry: Expiry,
+}
+
+/// How many bytes expire by when: an upper bound for what has expired, since records that were
+/// overwritten are counted too.
+#[derive(Default)]
+struct Expiry {
+    /// Bytes of puts by the minute in which they expire.
+    by_minute: BTreeMap<u64, u64>,
+}
+
+/// Counted by the hour, and then the day, once there are more entries than this.
+const EXPIRY_ENTRIES: usize = 1024;
+const MINUTE_MS: u64 = 60_000;
+
+impl Expiry {
+    fn add(&mut self, expires_ms: u64, bytes: u64) {
+        *self.by_minute.entry(expires_ms / MINUTE_MS).or_default() += bytes;
+        if self.by_minute.len() > EXPIRY_ENTRIES {
+            self.coarsen(60);
+        }
+        if self.by_minute.len() > EXPIRY_ENTRIES {
+            self.coarsen(24 * 60);
+        }
+    }
+
+    /// Puts each entry at the end of its step, so that nothing counts as expired too early.
+    fn coarsen(&mut self, step: u64) {
+        for (minute, bytes) in std::mem::take(&mut self.by_minute) {
+            *self.by_minute.entry(minute.next_multiple_of(step)).or_default() += bytes;
+        }
+    }
+
+    fn expired(&self, now_ms: u64) -> u64 {
+        self.by_minute.range(..now_ms / MINUTE_MS).map(|(_, bytes)| bytes).sum()
+    }
+}
+
+impl Footer {
+    /// Opens the footer at the end of `file`, which is the whole of `body`'s file.
+    pub(crate) fn open(body: &Body, file: Arc<Map>) -> Result<Footer, Corruption> {
+        let bytes = file.bytes();
+        let at_trailer = bytes.len().saturating_sub(footer::TRAILER_LEN) as u64;
+        let trailer = Trailer::decode(bytes, body.seed)
+            .map_err(|damage| body.corruption(at_trailer, damage))?;
+        if trailer.segment != body.id {
+            let found = u64::from(trailer.segment.get());
+            return Err(body.corruption(at_trailer, Damage::Field { field: "segment_id", found }));
+        }
+        let fences = footer::read_fences(bytes, &trailer, body.seed)
+            .map_err(|(offset, damage)| body.corruption(offset, damage))?;
+        let (file_name, seed) = (body.file_name(), body.seed);
+        let mut footer =
+            Footer { trailer, fences, file, file_name, seed, expiry: Expiry::default() };
+        footer.expiry = footer.count_expiry()?;
+        Ok(footer)
+    }
+
+    fn count_expiry(&self) -> Result<Expiry, Corruption> {
+        let mut expiry = Expiry::default();
+        let mut entries = self.entries();
+        while let Some(entry) = entries.next()? {
+            if entry.expires_ms != 0 {
+                expiry.add(entry.expires_ms, entry.record_len(entries.key().len()));
+            }
+        }
+        Ok(expiry)
+    }
+
+    /// At most this many bytes have expired, to the minute.
+    pub(crate) fn expired_bytes(&self, now_ms: u64) -> u64 {
+        self.expiry.expired(now_ms)
+    }
+
+    /// How many bytes the file has.
+    pub(crate) fn file_len(&self) -> u64 {
+        self.file.published() as u64
+    }
+
+    /// All entries in order.
+    pub(crate) fn entries(&self) -> Entries<'_> {
+        Entries { footer: self, next_block: 0, block: None, ahead: None }
+    }
+
+    /// The entries whose key is `key` or greater.
+    pub(crate) fn entries_from(&self, key: &[u8]) -> Result<Entries<'_>, Corruption> {
+        // The block before the first fence past the key may still begin with it.
+        let first = self.fences.partition_point(|fence| &*fence.first_key < key).saturating_sub(1);
+        let mut entries = Entries { footer: self, next_block: first, block: None, ahead: None };
+        while let Some(entry) = entries.next()? {
+            if entries.key() >= key {
+                entries.ahead = Some(entry);
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Whether a put of this very key, older than `seqno`, lies here.
+    pub(crate) fn has_older_put(&self, key: &[u8], seqno: u64) -> Result<bool, Corruption> {
+        self.has_older_put_where(key, seqno, |found| found == key)
+    }
+
+    /// Whether a put of any key that starts with `prefix`, older than `seqno`, lies here.
+    pub(crate) fn has_older_put_under(
+        &self,
+        prefix: &[u8],
+        seqno: u64,
+    ) -> Result<bool, Corruption> {
+        self.has_older_put_where(prefix, seqno, |found| found.starts_with(prefix))
+    }
+
+    fn has_older_put_where(
+        &self,
+        start: &[u8],
+        seqno: u64,
+        covers: impl Fn(&[u8]) -> bool,
+    ) -> Result<bool, Corruption> {
+        if self.trailer.min_seqno >= seqno || self.trailer.record_count == 0 {
+            return Ok(false);
+        }
+        let mut entries = self.entries_from(start)?;
+        while let Some(entry) = entries.next()? {
+            if !covers(entries.key()) {
+                break;
+            }
+            if entry.kind == Kind::Put && entry.seqno < seqno {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Walks a footer's entries.
+pub(crate) struct Entries<'a> {
+    footer: &'a Footer,
+    next_block: usize,
+    block: Option<BlockReader<'a>>,
+    /// An entry that was read and not yet returned; its key is the block's.
+    ahead: Option<Entry>,
+}
+
+impl<'a> Entries<'a> {
+    /// The next entry, `None` after the last; [`Self::key`] is its key.
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, Corruption> {
+        match self.ahead.take() {
+            Some(entry) => Ok(Some(entry)),
+            None => self.step(),
+        }
+    }
+
+    /// The composite key of the entry that was returned last.
+    pub(crate) fn key(&self) -> &[u8] {
+        self.block.as_ref().map_or(&[], |block| &block.key)
+    }
+
+    fn step(&mut self) -> Result<Option<Entry>, Corruption> {
+        loop {
+            let Some(block) = self.open()? else { return Ok(None) };
+            match block.next() {
+                Ok(Some(entry)) => return Ok(Some(entry)),
+                Ok(None) => self.block = None,
+                Err(damage) => return Err(self.corruption(damage)),
+            }
+        }
+    }
+
+    /// The block that is being walked, or the next one.
+    fn open(&mut self) -> Result<Option<&mut BlockReader<'a>>, Corruption> {
+        if self.block.is_none() {
+            let Some(fence) = self.footer.fences.get(self.next_block) else { return Ok(None) };
+            self.next_block += 1;
+            let (block, _) =
+                footer::open_block(self.footer.file.bytes(), fence.offset, self.footer.seed)
+                    .map_err(|damage| self.corruption(damage))?;
+            self.block = Some(block);
+        }
+        Ok(self.block.as_mut())
+    }
+
+    fn corruption(&self, damage: Damage) -> Corruption {
+        let block = self.next_block.saturating_sub(1);
+        let offset = self.footer.fences.get(block).map_or(0, |fence| fence.offset);
+        Corruption { file: self.footer.file_name.clone(), offset, damage }
+    }
+}

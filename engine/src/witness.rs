@@ -1,0 +1,155 @@
+//! The manifest file: appends entries, one synced write each, and rewrites itself when it has grown.
+//!
+//! What always holds: an entry that [`ManifestFile::append`] returned for is durable; an append
+//! that failed leaves nothing that a later one could be confused with. See `format::manifest` for
+//! what the entries say.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::address::SegmentId;
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Corruption, Error};
+use crate::format::manifest::{self, Decoded, Entry, Refusal, Witness};
+use crate::format::{Seed, StoreId};
+
+pub(crate) const FILE_NAME: &str = "MANIFEST";
+const NEW_FILE_NAME: &str = "MANIFEST.new";
+/// A manifest that is longer than this and than twice what it says is rewritten.
+const REWRITE_AT: u64 = 64 << 10;
+
+pub(crate) struct ManifestFile {
+    disk: Disk,
+    dir: PathBuf,
+    /// `None` in a read-only store.
+    file: Option<DiskFile>,
+    store: StoreId,
+    end: u64,
+    dirty_tail: bool,
+    witness: Witness,
+}
+
+/// Reads the manifest of `dir`, `None` if there is none.
+pub(crate) fn read(dir: &Path) -> Result<Option<Decoded>, Error> {
+    let path = dir.join(FILE_NAME);
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read the manifest", &path, error)),
+        Ok(bytes) => bytes,
+    };
+    match manifest::decode(&bytes) {
+        Ok(decoded) => Ok(Some(decoded)),
+        Err(Refusal::Damaged(offset, damage)) => {
+            Err(Corruption { file: FILE_NAME.into(), offset, damage }.into())
+        }
+        Err(Refusal::Unknown(detail)) => {
+            Err(Error::UnknownFormat { file: FILE_NAME.into(), detail })
+        }
+    }
+}
+
+impl ManifestFile {
+    /// Makes the manifest of a new store, durable under its name.
+    pub(crate) fn create(disk: &Disk, dir: &Path, store: StoreId) -> Result<ManifestFile, Error> {
+        let witness = Witness { next_segment: 1, ..Witness::default() };
+        let mut manifest = ManifestFile {
+            disk: disk.clone(),
+            dir: dir.to_owned(),
+            file: None,
+            store,
+            end: 0,
+            dirty_tail: false,
+            witness,
+        };
+        manifest.rewrite()?;
+        Ok(manifest)
+    }
+
+    /// Goes on with a manifest that was read.
+    pub(crate) fn resume(
+        disk: &Disk,
+        dir: &Path,
+        decoded: Decoded,
+        read_only: bool,
+    ) -> Result<ManifestFile, Error> {
+        let path = dir.join(FILE_NAME);
+        let open =
+            || disk.open(&path).map_err(|error| Error::io("open the manifest", &path, error));
+        let file = if read_only { None } else { Some(open()?) };
+        Ok(ManifestFile {
+            disk: disk.clone(),
+            dir: dir.to_owned(),
+            file,
+            store: decoded.store,
+            end: decoded.end,
+            dirty_tail: decoded.torn > 0,
+            witness: decoded.witness,
+        })
+    }
+
+    pub(crate) fn store(&self) -> &StoreId {
+        &self.store
+    }
+
+    pub(crate) fn witness(&self) -> &Witness {
+        &self.witness
+    }
+
+    /// An id that no segment of this store ever had.
+    pub(crate) fn take_segment_id(&mut self) -> SegmentId {
+        let id = SegmentId(self.witness.next_segment);
+        self.witness.next_segment += 1;
+        id
+    }
+
+    /// Adds an entry, durable when this returns.
+    pub(crate) fn append(&mut self, entry: &Entry) -> Result<(), Error> {
+        let Some(file) = &self.file else { return Err(Error::ReadOnly) };
+        let fail = |error| Error::io("write the manifest", &self.dir.join(FILE_NAME), error);
+        if self.dirty_tail {
+            file.set_len(self.end).map_err(fail)?;
+            self.dirty_tail = false;
+        }
+        let mut bytes = Vec::new();
+        entry.append_to(&mut bytes, self.end, Seed::of_manifest(&self.store));
+        self.dirty_tail = true;
+        file.write_at(&bytes, self.end).map_err(fail)?;
+        file.sync().map_err(fail)?;
+        self.dirty_tail = false;
+        self.end += bytes.len() as u64;
+        self.witness.apply(entry);
+        Ok(())
+    }
+
+    /// Rewrites the manifest if it has grown. The files of retired segments must be gone, and their
+    /// absence durable, since the new manifest does not know them.
+    pub(crate) fn compact(&mut self) -> Result<(), Error> {
+        let says = self.witness.sealed.len() + self.witness.open_logs.len();
+        if self.end < REWRITE_AT.max(128 * says as u64) {
+            return Ok(());
+        }
+        self.rewrite()
+    }
+
+    fn rewrite(&mut self) -> Result<(), Error> {
+        let (new, path) = (self.dir.join(NEW_FILE_NAME), self.dir.join(FILE_NAME));
+        let fail = |error| Error::io("write the manifest", &new, error);
+        let seed = Seed::of_manifest(&self.store);
+        let mut bytes = manifest::encode_header(&self.store).to_vec();
+        for entry in self.witness.entries() {
+            let at = bytes.len() as u64;
+            entry.append_to(&mut bytes, at, seed);
+        }
+        let file = self.disk.create(&new).map_err(fail)?;
+        file.write_at(&bytes, 0).map_err(fail)?;
+        file.sync().map_err(fail)?;
+        self.disk.rename(&new, &path).map_err(fail)?;
+        self.disk.sync_dir(&self.dir).map_err(fail)?;
+        self.file = Some(self.disk.open(&path).map_err(fail)?);
+        self.end = bytes.len() as u64;
+        self.dirty_tail = false;
+        self.witness.retired.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! Listing keys.
+//!
+//! A page holds names, expirations and metadata. Metadata is shown as a *string that contains
+//! JSON*, because the runtime parses whatever string it finds there. The cursor is the engine's
+//! and opaque to this file too.
+
+use kvast::{ListOptions, Listed, Namespace, Page};
+
+use crate::app::App;
+use crate::json;
+use crate::reply::{self, Reply};
+use crate::rules::{self, Refusal};
+use crate::uri::query_value;
+
+/// `GET /`
+pub(super) fn list(
+    app: &App,
+    namespace: &Namespace,
+    query: Option<&str>,
+) -> Result<Reply, Refusal> {
+    let limit = rules::key_count_limit(query_value(query, "key_count_limit").as_deref())?;
+    let mut options = ListOptions::new().limit(limit);
+    // Present and empty means absent.
+    if let Some(prefix) = query_value(query, "prefix").filter(|prefix| !prefix.is_empty()) {
+        rules::check_key_length(&prefix)?;
+        options = options.prefix(prefix.into_owned());
+    }
+    if let Some(cursor) = query_value(query, "cursor").filter(|cursor| !cursor.is_empty()) {
+        options = options.cursor(cursor.into_owned());
+    }
+    let page = app.bridge.list(namespace, &options)?;
+    Ok(reply::json(render(&page), None))
+}
+
+fn render(page: &Page) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + 48 * page.len());
+    out.extend_from_slice(b"{\"keys\":[");
+    for (at, listed) in page.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        push_listed(&mut out, &listed);
+    }
+    out.extend_from_slice(b"],\"list_complete\":");
+    json::push(&mut out, &page.is_complete());
+    if let Some(cursor) = page.cursor() {
+        out.extend_from_slice(b",\"cursor\":");
+        json::push(&mut out, cursor);
+    }
+    out.push(b'}');
+    out
+}
+
+fn push_listed(out: &mut Vec<u8>, listed: &Listed<'_>) {
+    out.extend_from_slice(b"{\"name\":");
+    json::push(out, &*String::from_utf8_lossy(listed.key));
+    if let Some(ms) = listed.expires_at {
+        out.extend_from_slice(b",\"expiration\":");
+        json::push(out, &(ms / 1000));
+    }
+    if let Some(metadata) = json::metadata(listed.metadata) {
+        out.extend_from_slice(b",\"metadata\":");
+        json::push(out, &*metadata);
+    }
+    out.push(b'}');
+}

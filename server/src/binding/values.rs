@@ -1,0 +1,131 @@
+//! One key: get, put, delete.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Response, StatusCode};
+use kvast::{Namespace, PutOptions};
+
+use crate::app::App;
+use crate::body::Inbound;
+use crate::bridge::Opened;
+use crate::commit::Write;
+use crate::json;
+use crate::limits::VALUE_BYTES_MAX;
+use crate::reply::{self, Reply, ReplyBody};
+use crate::rules::{self, Refusal};
+use crate::uri::{decode_segment, query_value};
+
+const EXPIRATION: HeaderName = HeaderName::from_static("cf-expiration");
+const METADATA: HeaderName = HeaderName::from_static("cf-kv-metadata");
+
+/// `GET /{key}`
+pub(super) async fn get(
+    app: &App,
+    namespace: &Namespace,
+    segment: &str,
+    query: Option<&str>,
+) -> Result<Reply, Refusal> {
+    let key = key(segment, query)?;
+    if let Some(cache_ttl) = query_value(query, "cache_ttl") {
+        rules::check_cache_ttl(&cache_ttl)?;
+    }
+    Ok(match app.bridge.open(namespace, &key).await? {
+        Some(value) => found(value),
+        None => not_found(),
+    })
+}
+
+/// `PUT /{key}`
+pub(super) async fn put(
+    app: &App,
+    namespace: Namespace,
+    segment: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    body: &mut Inbound<'_>,
+) -> Result<Reply, Refusal> {
+    let key = key(segment, query)?.into_owned();
+    let options = put_options(query, headers)?;
+    let value = body.collect(VALUE_BYTES_MAX).await;
+    let value = value.map_err(|error| error.into_refusal(rules::value_too_large))?;
+    app.bridge.write(Write::Put { namespace, key, value, options }).await?;
+    Ok(reply::done())
+}
+
+/// `DELETE /{key}`: 200 whether or not there was one.
+pub(super) async fn delete(
+    app: &App,
+    namespace: Namespace,
+    segment: &str,
+    query: Option<&str>,
+) -> Result<Reply, Refusal> {
+    let keys = vec![key(segment, query)?.into_owned()];
+    app.bridge.write(Write::Delete { namespace, keys }).await?;
+    Ok(reply::done())
+}
+
+/// The key that a path segment spells: decoded if the query says that it is encoded.
+fn key<'s>(segment: &'s str, query: Option<&str>) -> Result<Cow<'s, str>, Refusal> {
+    let encoded =
+        query_value(query, "urlencoded").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let key = if encoded { decode_segment(segment) } else { Some(Cow::Borrowed(segment)) };
+    let key = key.ok_or_else(|| Refusal::bad("Could not URL-decode key name"))?;
+    rules::check_key(&key)?;
+    Ok(key)
+}
+
+fn put_options(query: Option<&str>, headers: &HeaderMap) -> Result<PutOptions, Refusal> {
+    let ttl = query_value(query, "expiration_ttl");
+    let at = query_value(query, "expiration");
+    let mut options = PutOptions::new();
+    if let Some(seconds) = rules::expiration(ttl.as_deref(), at.as_deref(), rules::now_s())? {
+        options = options.expires_at_ms(seconds.saturating_mul(1000));
+    }
+    if let Some(metadata) = headers.get(METADATA) {
+        let metadata = json::compact(metadata.as_bytes())
+            .ok_or_else(|| Refusal::bad("The CF-KV-Metadata header is not valid JSON."))?;
+        rules::check_metadata_length(&metadata)?;
+        if metadata != "null" {
+            options = options.metadata(metadata.into_owned());
+        }
+    }
+    Ok(options)
+}
+
+fn found(value: Opened) -> Reply {
+    let Opened { len, first, rest } = value;
+    let expires_at = rest.expires_at();
+    let metadata = json::metadata(rest.metadata()).and_then(|json| metadata_header(&json));
+    let body = match first {
+        Some(bytes) if bytes.len() as u64 == len => ReplyBody::from(bytes),
+        ready => ReplyBody::Blocks { ready, rest: Box::new(rest), left: len },
+    };
+    let mut reply = Response::new(body);
+    reply::set(&mut reply, CONTENT_TYPE, "application/octet-stream");
+    if let Some(ms) = expires_at {
+        reply.headers_mut().insert(EXPIRATION, HeaderValue::from(ms / 1000));
+    }
+    if let Some(metadata) = metadata {
+        reply.headers_mut().insert(METADATA, metadata);
+    }
+    reply
+}
+
+fn not_found() -> Reply {
+    let mut reply = Response::new(ReplyBody::from(Bytes::from_static(b"Not Found")));
+    *reply.status_mut() = StatusCode::NOT_FOUND;
+    reply::set(&mut reply, CONTENT_TYPE, "text/plain;charset=utf-8");
+    reply
+}
+
+/// Compact JSON has one byte that no header may: DEL, which can only stand inside a string.
+fn metadata_header(json: &str) -> Option<HeaderValue> {
+    let json = if json.contains('\x7f') {
+        Cow::Owned(json.replace('\x7f', "\\u007f"))
+    } else {
+        Cow::Borrowed(json)
+    };
+    HeaderValue::from_bytes(json.as_bytes()).ok()
+}

@@ -1,0 +1,219 @@
+//! The only place where asynchronous code calls the blocking engine.
+//!
+//! A call runs in one of three places. What cannot wait for a disk runs inline, on the thread that
+//! serves the connection. What may wait for a disk runs on one of a bounded number of blocking
+//! threads. Writes that wait for a sync go through one commit thread, which takes all that are
+//! queued, commits them as one batch and answers them together: any number of puts in flight
+//! share a sync, and none holds a thread.
+//!
+//! Absent on purpose: HTTP, and retries of what failed.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use kvast::{Db, Durability, ListOptions, Namespace, NamespaceId, Page, ValueStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::commit::{Committer, Write};
+use crate::error::Failure;
+use crate::limits::{Limits, VALUE_BYTES_MAX};
+
+/// The most that a call may read, join or copy on the thread that serves the connection, in bytes.
+const INLINE_BYTES_MAX: u64 = 64 << 10;
+
+/// The engine, as asynchronous code sees it.
+pub(crate) struct Bridge {
+    db: Db,
+    writes: Writes,
+    blocking: Arc<Semaphore>,
+    bulk_room: Arc<Semaphore>,
+}
+
+/// Who carries a write to the engine.
+enum Writes {
+    /// The caller: with durability `os` a write is a copy into the page cache.
+    Caller,
+    /// The commit thread.
+    Committer(Committer),
+}
+
+/// A value that is about to be sent: its first block is verified and in memory.
+pub(crate) struct Opened {
+    pub(crate) len: u64,
+    pub(crate) first: Option<Bytes>,
+    pub(crate) rest: ValueStream,
+}
+
+/// A whole value in one piece.
+pub(crate) struct Whole {
+    pub(crate) bytes: Bytes,
+    /// What the bytes came from: it has the metadata and the expiry.
+    pub(crate) of: ValueStream,
+}
+
+impl Bridge {
+    /// Takes charge of an open store. Spawns the commit thread if writes wait for a sync.
+    pub(crate) fn new(db: Db, durability: Durability, limits: &Limits) -> io::Result<Bridge> {
+        let writes = match durability {
+            Durability::Os => Writes::Caller,
+            _ => Writes::Committer(Committer::start(db.clone(), limits.queued_writes)?),
+        };
+        let bulk_bytes = limits.bulk_bytes.max(VALUE_BYTES_MAX as usize);
+        Ok(Bridge {
+            db,
+            writes,
+            blocking: Arc::new(Semaphore::new(limits.blocking_calls)),
+            bulk_room: Arc::new(Semaphore::new(bulk_bytes)),
+        })
+    }
+
+    /// The store itself, for what happens outside of requests.
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// The namespace that an id or, failing that, a title names.
+    pub(crate) fn find(&self, id_or_title: &str) -> Option<Namespace> {
+        let by_id = id_or_title.parse().ok().and_then(|id| self.db.namespace_by_id(id));
+        by_id.or_else(|| self.db.find_namespace(id_or_title))
+    }
+
+    pub(crate) fn namespace_by_id(&self, id: NamespaceId) -> Option<Namespace> {
+        self.db.namespace_by_id(id)
+    }
+
+    pub(crate) fn namespaces(&self) -> Vec<Namespace> {
+        self.db.namespaces()
+    }
+
+    pub(crate) async fn create_namespace(&self, title: String) -> Result<Namespace, Failure> {
+        self.blocking(move |db| Ok(db.create_namespace(&title)?)).await
+    }
+
+    pub(crate) async fn rename_namespace(
+        &self,
+        id: NamespaceId,
+        title: String,
+    ) -> Result<Namespace, Failure> {
+        self.blocking(move |db| Ok(db.rename_namespace(id, &title)?)).await
+    }
+
+    pub(crate) async fn delete_namespace(&self, id: NamespaceId) -> Result<(), Failure> {
+        self.blocking(move |db| Ok(db.delete_namespace(id)?)).await
+    }
+
+    /// Opens a value for sending: inline if its bytes are in memory.
+    pub(crate) async fn open(
+        &self,
+        namespace: &Namespace,
+        key: &str,
+    ) -> Result<Option<Opened>, Failure> {
+        match namespace.get_stream(key)? {
+            Some(value) if value.is_resident() => open(value).map(Some),
+            Some(value) => self.blocking(|_| open(value)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Finds several values without reading them.
+    pub(crate) fn find_many(
+        &self,
+        namespace: &Namespace,
+        keys: &[String],
+    ) -> Result<Vec<Option<ValueStream>>, Failure> {
+        keys.iter().map(|key| Ok(namespace.get_stream(key)?)).collect()
+    }
+
+    /// Reads values whole and makes something of them: inline if they are few bytes and in memory,
+    /// otherwise with room in the memory that such readings share.
+    pub(crate) async fn read_many<T: Send + 'static>(
+        &self,
+        values: Vec<Option<ValueStream>>,
+        make: impl FnOnce(Vec<Option<Whole>>) -> T + Send + 'static,
+    ) -> Result<(T, Option<OwnedSemaphorePermit>), Failure> {
+        let total = values.iter().flatten().map(ValueStream::len).sum::<u64>();
+        if total <= INLINE_BYTES_MAX && values.iter().flatten().all(ValueStream::is_resident) {
+            return Ok((make(read_whole(values)?), None));
+        }
+        let permits = u32::try_from(total).unwrap_or(u32::MAX);
+        // The semaphore is never closed, so this cannot fail.
+        let room = Arc::clone(&self.bulk_room).acquire_many_owned(permits).await.ok();
+        let made = self.blocking(|_| Ok(make(read_whole(values)?))).await?;
+        Ok((made, room))
+    }
+
+    /// One page of keys. Inline: a list reads the index, which is memory.
+    pub(crate) fn list(
+        &self,
+        namespace: &Namespace,
+        options: &ListOptions,
+    ) -> Result<Page, Failure> {
+        Ok(namespace.list(options)?)
+    }
+
+    /// Makes a change, and returns when it is as durable as the store promises.
+    pub(crate) async fn write(&self, write: Write) -> Result<(), Failure> {
+        match &self.writes {
+            Writes::Committer(committer) => committer.commit(write).await,
+            Writes::Caller if write.byte_len() <= INLINE_BYTES_MAX => Ok(write.apply(&self.db)?),
+            Writes::Caller => self.blocking(move |db| Ok(write.apply(db)?)).await,
+        }
+    }
+
+    /// Ends the commit thread after what it has, and closes the store. Blocks.
+    pub(crate) fn close(&self) -> Result<(), kvast::Error> {
+        if let Writes::Committer(committer) = &self.writes {
+            committer.stop();
+        }
+        self.db.clone().close()
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Db) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let permit = Arc::clone(&self.blocking).acquire_owned().await;
+        let db = self.db.clone();
+        let called = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            call(&db)
+        });
+        // A panic of the engine must not look like an answer; a cancelled call is a shutdown.
+        called.await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Failure::Stopping),
+        })
+    }
+}
+
+fn open(mut value: ValueStream) -> Result<Opened, Failure> {
+    let len = value.len();
+    populate(&value)?;
+    let first = value.next_block().transpose()?;
+    Ok(Opened { len, first, rest: value })
+}
+
+fn read_whole(values: Vec<Option<ValueStream>>) -> Result<Vec<Option<Whole>>, Failure> {
+    values.into_iter().map(|value| value.map(join_blocks).transpose()).collect()
+}
+
+/// A value of one block stays where it is; more blocks are joined.
+fn join_blocks(mut value: ValueStream) -> Result<Whole, Failure> {
+    populate(&value)?;
+    let mut bytes = value.next_block().transpose()?.unwrap_or_default();
+    if (bytes.len() as u64) < value.len() {
+        let mut joined = BytesMut::with_capacity(usize::try_from(value.len()).unwrap_or(0));
+        joined.extend_from_slice(&bytes);
+        while let Some(block) = value.next_block() {
+            joined.extend_from_slice(&block?);
+        }
+        bytes = joined.freeze();
+    }
+    Ok(Whole { bytes, of: value })
+}
+
+/// Brings a value's bytes into memory, so that a failing disk is an error and not a signal.
+fn populate(value: &ValueStream) -> Result<(), Failure> {
+    if value.is_resident() { Ok(()) } else { value.populate().map_err(Failure::Unreadable) }
+}

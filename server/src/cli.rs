@@ -1,0 +1,59 @@
+//! The command line: `kvast serve`, and commands that work on a directory.
+//!
+//! Standard output carries data only; whatever is said goes to standard error. The exit code
+//! tells kinds of failure apart, so that scripts need not read sentences. Absent on purpose:
+//! talking to a running server from here, which `curl` does.
+
+mod data;
+mod exit;
+mod serve;
+mod store;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success
+  1  failure
+  2  wrong usage
+  3  no such key or namespace
+  5  the store is open in another process
+  6  the store is damaged";
+
+/// A key-value store that speaks Workers KV.
+#[derive(Parser)]
+#[command(name = "kvast", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Put(data::PutArgs),
+    Get(data::GetArgs),
+    Delete(data::DeleteArgs),
+    List(data::ListArgs),
+    Verify(verify::VerifyArgs),
+}
+
+/// Runs the program with the arguments of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Put(args) => data::put(args),
+        Command::Get(args) => data::get(&args),
+        Command::Delete(args) => data::delete(&args),
+        Command::List(args) => data::list(&args),
+        Command::Verify(args) => verify::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => problem.report(),
+    }
+}

@@ -1,0 +1,50 @@
+//! Which store a command works on, and how it is opened.
+//!
+//! Reading opens the store read-only, so it works beside a running server and shows the moment of
+//! opening. Only writing takes the store's lock and makes a store where there is none.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use kvast::{Db, Namespace, Options};
+
+use super::exit::{Exit, Problem};
+use crate::config::DEFAULT_DATA;
+
+/// Where the store is.
+#[derive(Args)]
+pub(super) struct StoreArgs {
+    /// The store's directory
+    #[arg(long, value_name = "DIR", env = "KVAST_DATA", default_value = DEFAULT_DATA)]
+    pub(super) data: PathBuf,
+}
+
+/// Opens a store that is there, without writing to it.
+pub(super) fn open_to_read(data: &Path) -> Result<Db, Problem> {
+    check_exists(data)?;
+    Ok(Options::new().read_only(true).open(data)?)
+}
+
+/// Refuses a directory that is not there, before opening would make a store of it.
+pub(super) fn check_exists(data: &Path) -> Result<(), Problem> {
+    if data.is_dir() {
+        return Ok(());
+    }
+    let text = format!("there is no store in {}; name it with --data DIR", data.display());
+    Err(Problem::new(Exit::Failure, text))
+}
+
+/// The namespace of a title or an id.
+pub(super) fn find(db: &Db, title_or_id: &str) -> Option<Namespace> {
+    let by_id = title_or_id.parse().ok().and_then(|id| db.namespace_by_id(id));
+    by_id.or_else(|| db.find_namespace(title_or_id))
+}
+
+/// The same; what there is instead goes into the error.
+pub(super) fn find_or_fail(db: &Db, title_or_id: &str) -> Result<Namespace, Problem> {
+    find(db, title_or_id).ok_or_else(|| {
+        let names: Vec<String> = db.namespaces().iter().map(Namespace::name).collect();
+        let text = format!("there is no namespace {title_or_id:?}; there are {names:?}");
+        Problem::new(Exit::NotFound, text)
+    })
+}

@@ -1,0 +1,99 @@
+//! JSON as text: checked, compacted and embedded, but never rebuilt.
+//!
+//! Numbers of any size, the order of members and repeated members are the client's own business,
+//! so what a client wrote is passed on letter for letter, apart from white space between tokens.
+//! Absent on purpose: a value tree.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// Whether a text is one JSON value, with nothing but white space around it.
+pub(crate) fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+/// The JSON of some bytes without white space between tokens; `None` if they are not JSON.
+pub(crate) fn compact(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    let text = str::from_utf8(bytes).ok().filter(|text| is_json(text))?;
+    if spaces_between_tokens(text).next().is_none() {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut compacted = String::with_capacity(text.len());
+    let mut copied = 0;
+    for space in spaces_between_tokens(text) {
+        compacted.push_str(&text[copied..space]);
+        copied = space + 1;
+    }
+    compacted.push_str(&text[copied..]);
+    Some(Cow::Owned(compacted))
+}
+
+/// Stored metadata as it is shown: compact, fit for a header line, and absent when it is `null`.
+///
+/// The engine takes any bytes as metadata. Those that are no JSON, which only a program that
+/// embeds the engine can have written, count as absent: passed on, they would break the reader.
+pub(crate) fn metadata(stored: Option<&[u8]>) -> Option<Cow<'_, str>> {
+    compact(stored?).filter(|json| json != "null")
+}
+
+/// Appends a value in JSON: a string with its quotes, or a number.
+pub(crate) fn push(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    serde_json::to_writer(out, value).expect("strings and numbers are JSON, and memory is no file");
+}
+
+/// Where white space lies outside of strings. The text must be JSON.
+fn spaces_between_tokens(json: &str) -> impl Iterator<Item = usize> {
+    let mut in_string = false;
+    let mut escaped = false;
+    json.bytes().enumerate().filter_map(move |(at, byte)| {
+        if escaped {
+            escaped = false;
+        } else if byte == b'"' {
+            in_string = !in_string;
+        } else if in_string {
+            escaped = byte == b'\\';
+        } else if byte.is_ascii_whitespace() {
+            return Some(at);
+        }
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compacting_removes_white_space_and_nothing_else() {
+        for (text, compacted) in [
+            ("1", "1"),
+            (" { \"a\" : [ 1 , 2 ] }\n", "{\"a\":[1,2]}"),
+            ("\" a \\\" b \\\\\" ", "\" a \\\" b \\\\\""),
+            ("{\"b\": 1, \"a\": 2, \"b\": 3}", "{\"b\":1,\"a\":2,\"b\":3}"),
+            (
+                "[123456789012345678901234567890.10, 1e999, -0.0]",
+                "[123456789012345678901234567890.10,1e999,-0.0]",
+            ),
+            ("\"\\ud800 \u{a0}\"", "\"\\ud800 \u{a0}\""),
+        ] {
+            assert_eq!(compact(text.as_bytes()).as_deref(), Some(compacted), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_not_compacted() {
+        for bytes in [&b""[..], b"{", b"nope", b"1 2", b"\"a\nb\"", b"\"\xff\"", b"\xef\xbb\xbf1"] {
+            assert_eq!(compact(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn metadata_that_is_null_or_no_json_counts_as_absent() {
+        assert_eq!(metadata(None), None);
+        assert_eq!(metadata(Some(b" null ")), None);
+        assert_eq!(metadata(Some(b"\x00raw")), None);
+        assert_eq!(metadata(Some(b"[ 0 ]")).as_deref(), Some("[0]"));
+    }
+}

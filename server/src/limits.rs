@@ -1,0 +1,87 @@
+//! Every number that a client or an operator can run into, in one place.
+//!
+//! The constants are rules of the Workers KV API: they are part of what clients see, so they never
+//! change with the machine. [`Limits`] holds what protects this process: sizes, counts and times
+//! whose defaults suit a small server. Absent on purpose: flags for them; a limit becomes
+//! configurable when somebody shows a need.
+
+use std::time::Duration;
+
+/// The longest key or list prefix, in bytes of UTF-8.
+pub(crate) const KEY_BYTES_MAX: usize = 512;
+/// The longest value, in bytes; also the most that one bulk get returns.
+pub(crate) const VALUE_BYTES_MAX: u64 = 26_214_400;
+/// The longest metadata, in bytes of compact JSON.
+pub(crate) const METADATA_BYTES_MAX: usize = 1024;
+/// The shortest life of a key that expires, in seconds.
+pub(crate) const LIFETIME_MIN_S: i64 = 60;
+/// The smallest `cache_ttl`, in seconds.
+pub(crate) const CACHE_TTL_MIN_S: i64 = 30;
+/// The most keys in one bulk get or bulk delete.
+pub(crate) const BULK_KEYS_MAX: usize = 100;
+/// The most keys on a list page, and how many are on it when nobody says.
+pub(crate) const LIST_KEYS_MAX: usize = 1000;
+/// The longest title of a namespace, in characters.
+pub(crate) const TITLE_CHARS_MAX: usize = 512;
+
+/// What one server spends on its clients. The defaults are in [`Limits::default`].
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections served at once; more wait in the kernel's queue until one ends.
+    pub connections: usize,
+    /// The longest request head (request line and headers), in bytes.
+    pub head_bytes: usize,
+    /// How long a head may take to arrive; also how long a kept-alive connection may idle.
+    pub head_time: Duration,
+    /// The most that one connection buffers of what it reads or has yet to write, in bytes.
+    pub connection_buffer_bytes: usize,
+    /// How long a request body may pause.
+    pub body_idle: Duration,
+    /// How long a request body may take in all.
+    pub body_time: Duration,
+    /// How long a client may take none of the answer it asked for.
+    pub write_stall: Duration,
+    /// How long to wait, after the last byte is sent, for the client to read it and hang up.
+    pub linger: Duration,
+    /// Memory for the request bodies of all connections together, in bytes.
+    pub upload_bytes: usize,
+    /// Bodies up to this length need no place in the queue for upload memory: there is room for
+    /// one on every connection.
+    pub small_upload_bytes: usize,
+    /// The longest JSON request body, in bytes.
+    pub json_bytes: u64,
+    /// What is read and thrown away of a body that was refused, so that its sender sees why.
+    pub drain_bytes: u64,
+    /// Memory for the answers of bulk gets in flight, in bytes of values.
+    pub bulk_bytes: usize,
+    /// Blocking calls into the engine at once, outside of the commit thread.
+    pub blocking_calls: usize,
+    /// Writes waiting for the commit thread; more wait for a place.
+    pub queued_writes: usize,
+    /// How long requests in flight may take to end after the signal to stop.
+    pub drain_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        const MIB: usize = 1 << 20;
+        Limits {
+            connections: 1024,
+            head_bytes: 64 << 10,
+            head_time: Duration::from_secs(10),
+            connection_buffer_bytes: 256 << 10,
+            body_idle: Duration::from_secs(30),
+            body_time: Duration::from_secs(600),
+            write_stall: Duration::from_secs(60),
+            linger: Duration::from_secs(1),
+            upload_bytes: 128 * MIB,
+            small_upload_bytes: 64 << 10,
+            json_bytes: MIB as u64,
+            drain_bytes: 64 * MIB as u64,
+            bulk_bytes: 128 * MIB,
+            blocking_calls: 32,
+            queued_writes: 1024,
+            drain_time: Duration::from_secs(10),
+        }
+    }
+}

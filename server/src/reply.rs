@@ -1,0 +1,130 @@
+//! Answers: a head and a body of one of two kinds.
+//!
+//! A body is whole, or it is a value in verified blocks that borrow the engine's mapping. The
+//! first block is taken before the head is written, so damage there is still told as a status;
+//! damage in a later block breaks the connection off, which no client mistakes for the end of the
+//! value. Absent on purpose: a boxed body, compression, and any header that a resource did not
+//! ask for.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::ext::ReasonPhrase;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// The longest reason phrase, in characters.
+const REASON_CHARS_MAX: usize = 512;
+
+/// An answer.
+pub(crate) type Reply = Response<ReplyBody>;
+
+/// The body of an answer.
+pub(crate) enum ReplyBody {
+    /// All of it, with the memory that was set aside for it.
+    Whole { bytes: Bytes, _room: Option<OwnedSemaphorePermit> },
+    /// A value: the block taken last, the blocks to come, and how many bytes both make.
+    Blocks { ready: Option<Bytes>, rest: Box<kvast::ValueStream>, left: u64 },
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = kvast::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, kvast::Error>>> {
+        let frame = match &mut *self {
+            ReplyBody::Whole { bytes, .. } if bytes.is_empty() => None,
+            ReplyBody::Whole { bytes, .. } => Some(Ok(std::mem::take(bytes))),
+            ReplyBody::Blocks { left: 0, .. } => None,
+            ReplyBody::Blocks { ready, rest, left } => {
+                let block = ready.take().map(Ok).or_else(|| rest.next_block());
+                match &block {
+                    Some(Ok(block)) => *left = left.saturating_sub(block.len() as u64),
+                    Some(Err(error)) => {
+                        tracing::error!(code = error.code().as_str(), %error, "a value broke off");
+                    }
+                    None => {}
+                }
+                block
+            }
+        };
+        Poll::Ready(frame.map(|block| block.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.size_hint().exact() == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match self {
+            ReplyBody::Whole { bytes, .. } => bytes.len() as u64,
+            ReplyBody::Blocks { left, .. } => *left,
+        })
+    }
+}
+
+impl From<Bytes> for ReplyBody {
+    fn from(bytes: Bytes) -> ReplyBody {
+        ReplyBody::Whole { bytes, _room: None }
+    }
+}
+
+/// 200 and nothing more.
+pub(crate) fn done() -> Reply {
+    Response::new(ReplyBody::from(Bytes::new()))
+}
+
+/// 200 with JSON, and the memory that was set aside for it.
+pub(crate) fn json(body: Vec<u8>, room: Option<OwnedSemaphorePermit>) -> Reply {
+    let mut reply = Response::new(ReplyBody::Whole { bytes: Bytes::from(body), _room: room });
+    set(&mut reply, CONTENT_TYPE, "application/json");
+    reply
+}
+
+/// An answer that is a sentence: as the body, and as the reason phrase of the status line, which
+/// is all that a Workers runtime shows to the application.
+pub(crate) fn sentence(status: StatusCode, text: impl Into<Bytes>) -> Reply {
+    let text = text.into();
+    let reason = ReasonPhrase::try_from(reason_phrase(&text));
+    let mut reply = Response::new(ReplyBody::from(text));
+    *reply.status_mut() = status;
+    set(&mut reply, CONTENT_TYPE, "text/plain;charset=utf-8");
+    if let Ok(reason) = reason {
+        reply.extensions_mut().insert(reason);
+    }
+    reply
+}
+
+/// Names the methods that a resource has, on an answer that refused another.
+pub(crate) fn allow(mut reply: Reply, methods: &'static str) -> Reply {
+    set(&mut reply, ALLOW, methods);
+    reply
+}
+
+/// Sets a header that never changes.
+pub(crate) fn set(reply: &mut Reply, name: HeaderName, value: &'static str) {
+    reply.headers_mut().insert(name, HeaderValue::from_static(value));
+}
+
+/// A text as one printable line of bounded length.
+fn reason_phrase(text: &[u8]) -> String {
+    let printable = |c: char| if c.is_control() { '?' } else { c };
+    String::from_utf8_lossy(text).chars().take(REASON_CHARS_MAX).map(printable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_phrase_is_one_bounded_printable_line() {
+        assert_eq!(reason_phrase(b"a\r\nb\tc\x7f"), "a??b?c?");
+        assert_eq!(reason_phrase("é".repeat(600).as_bytes()), "é".repeat(512));
+    }
+}
