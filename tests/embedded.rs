@@ -3,6 +3,8 @@
 //! Attacked with: reopening, small segments, compaction after every few writes, a clock that is
 //! moved by hand. Random attacks are in `model.rs`, crashes in `crash.rs`, damage in `corruption.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::time::Duration;
 
 use kvast::testing::ManualClock;

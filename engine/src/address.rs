@@ -6,12 +6,12 @@ use std::fmt;
 /// Names one segment file. Ids grow and are never used again; a larger id is a younger file, though
 /// after compaction its records may be old. Order records by seqno, never by this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SegmentId(pub(crate) u32);
+pub(crate) struct SegmentId(pub(crate) u32);
 
 impl SegmentId {
     /// The number in the segment's file name.
     #[must_use]
-    pub fn get(self) -> u32 {
+    pub(crate) fn get(self) -> u32 {
         self.0
     }
 }
@@ -46,10 +46,10 @@ impl Address {
     /// If `offset` is zero, not aligned, or [`Self::OFFSET_END`] or more: a bug of the caller.
     pub(crate) fn new(slot: Slot, offset: u64) -> Address {
         assert!(
-            offset != 0 && offset % Self::ALIGN == 0 && offset < Self::OFFSET_END,
+            offset != 0 && offset.is_multiple_of(Self::ALIGN) && offset < Self::OFFSET_END,
             "no record can start at byte {offset}"
         );
-        Address(u64::from(slot.0) << 24 | offset / Self::ALIGN)
+        Address((u64::from(slot.0) << 24) | (offset / Self::ALIGN))
     }
 
     pub(crate) fn slot(self) -> Slot {

@@ -127,7 +127,7 @@ fn tend(signal: &Signal, keyspace: &Keyspace, committer: &Committer, durability:
 fn compact(signal: &Signal, compactor: &Compactor) {
     let mut pause = TICK;
     while !signal.sleep(pause) {
-        pause = match signal.note(compactor.step()) {
+        pause = match signal.note(compactor.step_under_pressure()) {
             Some(true) => Duration::ZERO,
             Some(false) => TICK,
             None => REST,

@@ -17,8 +17,9 @@
 //! Survivors keep their seqnos, so two copies of a record are one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::address::{Address, SegmentId};
 use crate::commit::{Committer, FullLog, Site, tombstone};
@@ -52,7 +53,22 @@ pub(crate) struct Compactor {
     turn: Mutex<Memory>,
     pub(crate) copied_bytes: AtomicU64,
     pub(crate) freed_bytes: AtomicU64,
+    pressure: Pressure,
 }
+
+/// Set while the store takes more space than its ceiling and compaction is getting somewhere:
+/// writers then wait for it.
+#[derive(Default)]
+struct Pressure {
+    is_high: AtomicBool,
+    turn: Mutex<()>,
+    eased: Condvar,
+}
+
+/// How long a write waits for compaction at most, so that it is slowed down and never stopped.
+const WAIT_MAX: Duration = Duration::from_millis(250);
+/// Besides the bound's excess, this many times over: as many segments may wait for compaction.
+const CEILING_SEGMENTS: u64 = 8;
 
 /// What one compaction remembers for the next.
 #[derive(Default)]
@@ -69,7 +85,39 @@ impl Compactor {
     pub(crate) fn new(keyspace: Arc<Keyspace>, committer: Arc<Committer>, bound: f64) -> Compactor {
         let turn = Mutex::new(Memory::default());
         let (copied_bytes, freed_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Compactor { keyspace, committer, bound, turn, copied_bytes, freed_bytes }
+        let pressure = Pressure::default();
+        Compactor { keyspace, committer, bound, turn, copied_bytes, freed_bytes, pressure }
+    }
+
+    /// Slows a writer down while compaction is behind.
+    pub(crate) fn wait_for_space(&self) {
+        if self.pressure.is_high.load(Ordering::Relaxed) {
+            let turn = self.pressure.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_high = |_: &mut ()| self.pressure.is_high.load(Ordering::Relaxed);
+            drop(self.pressure.eased.wait_timeout_while(turn, WAIT_MAX, is_high));
+        }
+    }
+
+    /// The ceiling is twice the bound's excess and a few segments on top.
+    fn set_pressure(&self, is_working: bool) {
+        let segments = self.keyspace.catalog.segments();
+        let total: u64 = segments.iter().map(|segment| segment.record_bytes()).sum();
+        let live: u64 = segments.iter().map(|segment| segment.live_bytes()).sum();
+        let excess = live as f64 * (2.0 * self.bound - 1.0);
+        let spare = CEILING_SEGMENTS * self.committer.site().segment_bytes;
+        let is_high = is_working && total as f64 > excess + spare as f64;
+        self.pressure.is_high.store(is_high, Ordering::Relaxed);
+        if !is_high {
+            self.pressure.eased.notify_all();
+        }
+    }
+
+    /// One step of [`Self::step`], during which writers may be slowed down.
+    pub(crate) fn step_under_pressure(&self) -> Result<bool, Error> {
+        self.set_pressure(true);
+        let worked = self.step();
+        self.set_pressure(matches!(worked, Ok(true)));
+        worked
     }
 
     /// Seals full logs and compacts once. Returns whether anything was done.

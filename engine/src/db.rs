@@ -84,6 +84,7 @@ impl Inner {
         alone: bool,
         join: impl FnOnce(&mut WriteGroup) -> T,
     ) -> Result<(T, crate::commit::Done), Error> {
+        self.compactor.wait_for_space();
         let (joined, done) = self.committer.write(self.syncs(), alone, |group| {
             // Under the queue's lock: a deletion of the namespace comes before or after, whole.
             let dropped = namespaces.iter().any(|namespace| namespace.is_dropped());
@@ -401,6 +402,16 @@ fn load(counter: &std::sync::atomic::AtomicU64) -> u64 {
 }
 
 /// Numbers about a store, as of the moment they were asked for.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = kvast::Db::open(dir.path())?;
+/// db.namespace("users")?;
+/// let stats = db.stats();
+/// assert_eq!(stats.last_version, stats.durable_version, "durability is `Sync`");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -431,6 +442,17 @@ pub struct Stats {
 }
 
 /// A key space of its own in a store. Cheap to clone; keeps the store open.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = kvast::Db::open(dir.path())?;
+/// let users = db.namespace("users")?;
+/// users.put("42", b"Ada")?;
+/// assert!(users.delete("42")?);
+/// assert!(users.get("42")?.is_none());
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Namespace {
     db: Db,
@@ -642,7 +664,20 @@ fn draft<'a>(
     })
 }
 
-/// Writes that happen all or not at all; see [`Db::batch`].
+/// Writes that happen all or not at all; from [`Db::batch`].
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = kvast::Db::open(dir.path())?;
+/// # let users = db.namespace("users")?;
+/// let mut batch = db.batch();
+/// batch.put(&users, "a", b"1")?;
+/// batch.put(&users, "b", b"2")?;
+/// assert_eq!(batch.len(), 2);
+/// batch.commit()?;
+/// # Ok(()) }
+/// ```
 pub struct Batch {
     db: Db,
     bytes: Vec<u8>,
@@ -750,6 +785,16 @@ impl Batch {
 }
 
 /// One key of a [`Scan`].
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let users = kvast::Db::open(dir.path())?.namespace("users")?;
+/// # users.put("42", b"Ada")?;
+/// let entries = users.scan("4").collect::<Result<Vec<_>, _>>()?;
+/// assert_eq!(entries[0].key, b"42");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The key.
@@ -760,8 +805,16 @@ pub struct Entry {
     pub metadata: Option<Vec<u8>>,
 }
 
-/// Walks keys in order, a page at a time; see [`Namespace::scan`]. Each key was there when its page
-/// was read.
+/// Walks keys in order, a page at a time. Each key was there when its page was read.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let users = kvast::Db::open(dir.path())?.namespace("users")?;
+/// let scan: kvast::Scan = users.scan("user:");
+/// assert_eq!(scan.count(), 0);
+/// # Ok(()) }
+/// ```
 pub struct Scan {
     namespace: Namespace,
     options: ListOptions,

@@ -9,7 +9,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What went wrong. Match on [`Error::code`] where the kind of failure is enough.
+/// What went wrong. It prints as a sentence that names the place and the next step.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let users = kvast::Db::open(dir.path())?.namespace("users")?;
+/// let error = users.put("k".repeat(513), b"").unwrap_err();
+/// assert_eq!(error.code(), kvast::Code::InvalidKey);
+/// assert_eq!(error.to_string(), "the key has 513 bytes; at most 512 are allowed");
+/// # Ok(()) }
+/// ```
+///
+/// Match on [`Error::code`] where the kind of failure is enough.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -235,6 +247,10 @@ impl From<Corruption> for Error {
 }
 
 /// The stable word for a kind of [`Error`]. A word once given never changes its meaning.
+///
+/// ```
+/// assert_eq!(kvast::Code::DiskFull.as_str(), "disk_full");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each is described at the variant of `Error` of the same name")]
@@ -295,6 +311,12 @@ impl fmt::Display for Code {
 }
 
 /// One damaged place, exact enough to find with a hex editor.
+///
+/// ```
+/// use kvast::{Corruption, Damage};
+/// let corruption = Corruption { file: "0000000007.log".into(), offset: 4096, damage: Damage::Missing };
+/// assert!(corruption.to_string().starts_with("0000000007.log is damaged at byte 4096"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Corruption {
     /// The file's name inside the store's directory.
@@ -317,6 +339,11 @@ impl fmt::Display for Corruption {
 }
 
 /// What is wrong at a damaged place.
+///
+/// ```
+/// let damage = kvast::Damage::Checksum { of: "value", stored: 0x9ae1c0de, computed: 0x51f20b77 };
+/// assert_eq!(damage.to_string(), "value checksum is 9ae1c0de, its bytes give 51f20b77");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Damage {

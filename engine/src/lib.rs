@@ -70,7 +70,6 @@ mod witness;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use address::SegmentId;
 pub use db::{Batch, Db, Entry, Namespace, Scan, Stats};
 pub use error::{Code, Corruption, Damage, Error};
 pub use list::{ListOptions, Listed, Page};

@@ -14,7 +14,7 @@ use crate::keyspace::{Keyspace, is_expired};
 /// Keys that are visited under one pin, so that a walk over many expired keys holds nothing up.
 const KEYS_PER_PIN: usize = 4096;
 /// The longest page.
-const LIMIT_MAX: usize = 100_000;
+const LIMIT_MAX: usize = 10_000;
 
 /// Which keys to list. By default all of them, 1,000 at a time.
 ///
@@ -61,7 +61,7 @@ impl ListOptions {
         self
     }
 
-    /// At most this many keys in the page: 1 to 100,000.
+    /// At most this many keys in the page: 1 to 10,000.
     #[must_use]
     pub fn limit(mut self, limit: usize) -> ListOptions {
         self.limit = limit;
@@ -77,6 +77,17 @@ impl ListOptions {
 }
 
 /// Some keys in order, and where to go on.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = kvast::Db::open(dir.path())?;
+/// # let users = db.namespace("users")?;
+/// # users.put("42", b"Ada")?;
+/// let page = users.list(&kvast::ListOptions::new())?;
+/// assert_eq!((page.len(), page.is_complete(), page.cursor()), (1, true, None));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// Keys and metadata, one after the other.
@@ -93,6 +104,18 @@ struct Row {
 }
 
 /// One key of a [`Page`].
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = kvast::Db::open(dir.path())?;
+/// # let users = db.namespace("users")?;
+/// users.put_with("42", b"Ada", kvast::PutOptions::new().metadata(*b"{}"))?;
+/// let page = users.list(&kvast::ListOptions::new())?;
+/// let listed = page.iter().next().unwrap();
+/// assert_eq!((listed.key, listed.expires_at, listed.metadata), (&b"42"[..], None, Some(&b"{}"[..])));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed<'a> {
     /// The key.
@@ -161,7 +184,7 @@ pub(crate) fn list(
     options: &ListOptions,
 ) -> Result<Page, Error> {
     if !(1..=LIMIT_MAX).contains(&options.limit) {
-        return Err(Error::InvalidOption { option: "limit", must: "1 to 100,000" });
+        return Err(Error::InvalidOption { option: "limit", must: "1 to 10,000" });
     }
     if options.prefix.len() > max_key_bytes {
         return Err(Error::InvalidKey { len: options.prefix.len(), max: max_key_bytes });

@@ -26,6 +26,18 @@ pub(crate) const KEY_BYTES_CEILING: usize = 1024;
 pub(crate) const BATCH_BYTES_MAX: u64 = 112 << 20;
 
 /// When an acknowledged write has reached the disk.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use kvast::{Durability, Options};
+/// use std::time::Duration;
+/// let every = Durability::Interval(Duration::from_millis(50));
+/// let db = Options::new().durability(every).open(dir.path())?;
+/// db.namespace("users")?.put("42", b"Ada")?; // on disk within 50 ms
+/// db.sync()?; // or now
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Before it is acknowledged: it survives power loss. Concurrent writes share one sync.
@@ -175,7 +187,7 @@ impl Options {
             (
                 "segment_bytes",
                 (64 << 10..=Address::OFFSET_END).contains(&self.segment_bytes)
-                    && self.segment_bytes % 4096 == 0,
+                    && self.segment_bytes.is_multiple_of(4096),
                 "64 KiB to 128 MiB, in steps of 4 KiB",
             ),
             ("max_key_bytes", (1..=KEY_BYTES_CEILING).contains(&self.max_key_bytes), "1 to 1,024"),

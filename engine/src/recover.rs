@@ -41,6 +41,16 @@ use crate::witness::{self, ManifestFile};
 const LOCK_FILE_NAME: &str = "LOCK";
 
 /// What opening a store found and did.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = kvast::Db::open(dir.path())?;
+/// let report = db.recovery();
+/// assert!(report.created && report.torn_bytes == 0 && report.repairs.is_empty());
+/// println!("{report}");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RecoveryReport {

@@ -23,6 +23,16 @@ const ENTRY_PREFIX: &[u8] = b"namespace:";
 const NAME_CHARS_MAX: usize = 512;
 
 /// Names a namespace for ever, also after it was renamed. Prints as 32 lower-case hex digits.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = kvast::Db::open(dir.path())?;
+/// let id = db.namespace("users")?.id();
+/// let same: kvast::NamespaceId = id.to_string().parse()?;
+/// assert_eq!(db.namespace_by_id(same).unwrap().name(), "users");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespaceId(pub(crate) u128);
 

@@ -14,6 +14,14 @@ use crate::segment::scan::{self, Values};
 use crate::segment::sealed::Footer;
 
 /// How far a verification is.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = kvast::Db::open(dir.path())?;
+/// db.verify(|progress| eprintln!("{} of {}", progress.segments_done, progress.segments))?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyProgress {
@@ -26,6 +34,15 @@ pub struct VerifyProgress {
 }
 
 /// What a verification found.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = kvast::Db::open(dir.path())?;
+/// let report = db.verify(|_| {})?;
+/// assert!(report.is_sound(), "{report}");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {

@@ -134,7 +134,11 @@ impl Contents {
             });
             lost.or_else(|| {
                 let extra = have.iter().find(|(key, _)| !keys.contains_key(*key))?;
-                Some(format!("{name}: {:?} should be gone and is {}", text(extra.0), brief(extra.1)))
+                Some(format!(
+                    "{name}: {:?} should be gone and is {}",
+                    text(extra.0),
+                    brief(extra.1)
+                ))
             })
         })
     }

@@ -168,10 +168,11 @@ impl Trailer {
             chain_crc: read_u32(bytes, 76),
         };
         let start = start as u64;
-        if trailer.footer_offset % 8 != 0 || trailer.footer_offset > trailer.fence_offset {
+        if !trailer.footer_offset.is_multiple_of(8) || trailer.footer_offset > trailer.fence_offset
+        {
             return Err(Damage::Field { field: "footer_offset", found: trailer.footer_offset });
         }
-        if trailer.fence_offset % 8 != 0 || trailer.fence_offset > start {
+        if !trailer.fence_offset.is_multiple_of(8) || trailer.fence_offset > start {
             return Err(Damage::Field { field: "fence_offset", found: trailer.fence_offset });
         }
         Ok(trailer)
@@ -449,8 +450,10 @@ mod tests {
     const START: u64 = 4096;
 
     fn entry(seqno: u64) -> Entry {
-        let (expires_ms, metadata_len) = if seqno % 3 == 0 { (seqno * 1000, 7) } else { (0, 0) };
-        let (kind, value_len) = if seqno % 5 == 0 { (Kind::Delete, 0) } else { (Kind::Put, 9) };
+        let (expires_ms, metadata_len) =
+            if seqno.is_multiple_of(3) { (seqno * 1000, 7) } else { (0, 0) };
+        let (kind, value_len) =
+            if seqno.is_multiple_of(5) { (Kind::Delete, 0) } else { (Kind::Put, 9) };
         Entry { kind, seqno, offset: START + 8 * seqno, expires_ms, metadata_len, value_len }
     }
 

@@ -11,8 +11,8 @@
 //!   wide      leaf:  u64 for each key that expires: when
 //!             inner: one pointer a child, one more than keys
 //!   ends      u16 a key: where its tail ends in `tails`
-//!   marks     u8 a key: length of its head (0 to 8), expires?, has metadata?
 //!   tails     what follows the heads, key after key
+//!   marks     u8 a key: length of its head (0 to 8), expires?, has metadata?
 //!   prefix    what all keys of the block begin with
 //! ```
 //!
@@ -21,8 +21,8 @@
 //! follows from the header, so a view needs no bounds of its own.
 //!
 //! Padding makes "a" and "a\0" equal as heads; the lengths in the marks tell them apart, and a shorter
-//! head comes first. The prefix stands behind the tails, so that a walk may copy 16 bytes where a tail
-//! has 3 and mostly stays inside the block.
+//! head comes first. Marks and prefix stand behind the tails, so that a walk may copy 16 bytes where a
+//! tail has 3 and yet stays inside all but the smallest blocks.
 //!
 //! Absent on purpose: addresses (the hash has them), room to grow (a block is rebuilt, not changed),
 //! links to siblings and parents (they could not be swapped together with one store).
@@ -92,16 +92,16 @@ impl Shape {
         self.wide_at() + self.wide * if self.level == 0 { 8 } else { CHILD_LEN }
     }
 
-    fn marks_at(self) -> usize {
+    fn tails_at(self) -> usize {
         self.ends_at() + 2 * self.count
     }
 
-    fn tails_at(self) -> usize {
-        self.marks_at() + self.count
+    fn marks_at(self) -> usize {
+        self.tails_at() + self.tails_len
     }
 
     fn prefix_at(self) -> usize {
-        self.tails_at() + self.tails_len
+        self.marks_at() + self.count
     }
 
     fn size(self) -> usize {
@@ -272,18 +272,18 @@ impl<'a> Block<'a> {
     #[inline]
     fn marks(self) -> &'a [u8] {
         let shape = self.shape();
-        // SAFETY: `count` marks follow the ends; zeroed at allocation, and not written after
+        // SAFETY: `count` marks follow the tails; zeroed at allocation, and not written after
         // publication.
         unsafe { self.array(shape.marks_at(), shape.count) }
     }
 
-    /// The tails, and behind them the prefix.
+    /// The tails, and behind them whatever else the block holds.
     #[inline]
     fn text(self) -> &'a [u8] {
         let shape = self.shape();
-        // SAFETY: tails and prefix are the last bytes of the block; zeroed at allocation, and not
-        // written after publication.
-        unsafe { self.array(shape.tails_at(), shape.tails_len + shape.prefix_len) }
+        // SAFETY: from the tails on a block is bytes to its end; zeroed at allocation, and not written
+        // after publication.
+        unsafe { self.array(shape.tails_at(), shape.size() - shape.tails_at()) }
     }
 
     #[inline]
@@ -515,13 +515,13 @@ impl KeyBuffer {
         text: &[u8],
         tail: Range<usize>,
     ) -> usize {
-        debug_assert!(at + usize::from(head_len) + tail.len() <= KEY_LEN_MAX);
-        self.0[at..at + 8].copy_from_slice(&head.to_be_bytes());
         let (tail_at, len) = (at + 8, at + usize::from(head_len) + tail.len());
-        match text.get(tail.start..tail.start + STRIDE) {
-            Some(bytes) if tail.len() <= STRIDE => {
-                self.0[tail_at..tail_at + STRIDE].copy_from_slice(bytes);
-            }
+        debug_assert!(len <= KEY_LEN_MAX);
+        let room = self.0[at..].first_chunk_mut::<{ 8 + STRIDE }>();
+        let room = room.expect("the buffer has room behind the longest key");
+        room[..8].copy_from_slice(&head.to_be_bytes());
+        match text[tail.start..].first_chunk::<STRIDE>() {
+            Some(bytes) if tail.len() <= STRIDE => room[8..].copy_from_slice(bytes),
             _ => self.0[tail_at..tail_at + tail.len()].copy_from_slice(&text[tail]),
         }
         len

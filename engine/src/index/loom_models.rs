@@ -7,12 +7,11 @@
 //! nothing is freed leave it out; those that free run the real one. Run time: 10 ms each, 2 s with the
 //! epoch (2 cores).
 //!
-//! Each model was seen to fail when its `Release` or `Acquire` was relaxed, when the order of the two
-//! structures was turned round, when a table was shown before it was filled, and when a block or table
-//! was freed instead of retired.
+//! The models were seen to fail when a `Release` or `Acquire` they rest on was relaxed, when the order of
+//! the two structures was turned round, when a table was shown before it was filled, and when a block or
+//! table was freed instead of retired.
 
 use super::*;
-use crate::sync::Ordering;
 use loom::thread;
 
 fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
@@ -198,6 +197,15 @@ fn loom_a_walk_beside_a_range_removed() {
         let (mut from, mut removed) = (b"b".to_vec(), Keys::default());
         while writer.remove_in_one_leaf(&mut from, Some(b"g"), &mut removed) {}
         assert_eq!(removed.len(), 5);
+    });
+}
+
+#[test]
+fn loom_a_walk_beside_a_bulk_load() {
+    walk_beside(b"", b"", b"abcd", |writer| {
+        let mut bulk = writer.bulk();
+        b"abcd".iter().for_each(|key| bulk.push(&[*key], Traits::default()));
+        writer.adopt(bulk);
     });
 }
 

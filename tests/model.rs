@@ -1,0 +1,583 @@
+//! Promise: a store holds exactly what a `BTreeMap` would hold, whatever is done to it and in
+//! whatever order: puts with and without expiry and metadata, conditional puts, deletes, batches,
+//! prefix deletes, namespaces made and deleted, time that passes, compaction, closing and opening, and
+//! being killed at any change to the disk, in the middle of a write too.
+//!
+//! How it is attacked: random operations from a seed, several runs side by side, half of them with
+//! the store's own threads at work. Segments of 64 KiB make rotation and compaction happen all the
+//! time. After each operation its answer is compared, every few thousand the whole content. After a
+//! kill the operation that was hit may have happened or not, as a whole.
+//!
+//! Replay: each run prints its seed; `SEED=... cargo test --test model`. `MODEL_OPS=...` sets the
+//! number of operations of all runs together.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kvast::testing::ManualClock;
+use kvast::{Code, Db, Durability, Error, ListOptions, Namespace, Options, PutOptions, Value};
+
+mod support;
+
+use support::contents::{Change, Contents, Stored, handle, perform, read, read_all};
+use support::disk::Killer;
+use support::rng::{self, Rng};
+
+const RUNS: u64 = 4;
+/// Of all runs together; debug builds do a share.
+const OPERATIONS: u64 = if cfg!(debug_assertions) { 240_000 } else { 1_040_000 };
+const START_MS: u64 = 1_700_000_000_000;
+const NAMES: [&str; 3] = ["users", "cache", "flags"];
+
+/// A list that is read a page at a time while other things happen.
+struct Paging {
+    namespace: String,
+    id: String,
+    prefix: Vec<u8>,
+    cursor: String,
+    last_key: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Tally {
+    operations: u64,
+    kills: u64,
+    kills_inside_a_write: u64,
+    reopenings: u64,
+    compactions: u64,
+}
+
+struct Run {
+    rng: Rng,
+    clock: Arc<ManualClock>,
+    killer: Arc<Killer>,
+    path: PathBuf,
+    background: bool,
+    db: Option<Db>,
+    model: Contents,
+    now_ms: u64,
+    last_version: u64,
+    ids: BTreeSet<String>,
+    paging: Option<Paging>,
+    /// Values that were read, with what they held then.
+    held: Vec<(Value, Vec<u8>)>,
+    /// A handle to a namespace that is about to be deleted.
+    stale: Option<Namespace>,
+    tally: Tally,
+}
+
+impl Run {
+    fn new(seed: u64, background: bool, path: PathBuf) -> Run {
+        let mut run = Run {
+            rng: Rng::new(seed),
+            clock: ManualClock::new(START_MS),
+            killer: Arc::new(Killer::new()),
+            path,
+            background,
+            db: None,
+            model: Contents::default(),
+            now_ms: START_MS,
+            last_version: 0,
+            ids: BTreeSet::new(),
+            paging: None,
+            held: Vec::new(),
+            stale: None,
+            tally: Tally::default(),
+        };
+        run.open();
+        run
+    }
+
+    fn db(&self) -> &Db {
+        self.db.as_ref().expect("the store is open between operations")
+    }
+
+    fn open(&mut self) {
+        let options = Options::new()
+            .durability(Durability::Os)
+            .segment_bytes(64 << 10)
+            .background(self.background)
+            .clock(self.clock.clone())
+            .disk_hook(self.killer.clone());
+        let db = options.open(&self.path).unwrap_or_else(|error| panic!("opening: {error}"));
+        self.db = Some(db);
+    }
+
+    fn step(&mut self) {
+        self.tally.operations += 1;
+        match self.rng.below(10_000) {
+            0..=4499 => self.put_plain(),
+            4500..=6299 => self.put_with_options(),
+            6300..=6399 => self.put_on_condition(),
+            6400..=7299 => self.delete(),
+            7300..=8399 => self.get(),
+            8400..=8899 => self.list_page(),
+            8900..=9199 => self.batch(),
+            9200..=9799 => self.let_time_pass(),
+            9800..=9839 => self.delete_prefix(),
+            9840..=9879 => self.hold_a_value(),
+            9880..=9909 => self.create_or_delete_a_namespace(),
+            9910..=9915 => self.compact(),
+            9916..=9919 => self.close_and_open(),
+            9920..=9923 => self.kill(),
+            9924..=9929 => {
+                // Falls in the middle of some later operation.
+                let (after, cut) = (self.rng.below(60), self.rng.next() >> 1);
+                self.killer.kill_after(after, cut);
+            }
+            9930..=9933 => self.check_everything(),
+            _ => self.clock_goes_back_for_a_moment(),
+        }
+        if self.killer.is_dead() {
+            self.revive(None);
+        }
+    }
+
+    /// Makes a change in the store and in the model, and returns whether it was acknowledged.
+    fn change(&mut self, mut change: Change) -> bool {
+        let before = self.existing(&change);
+        match perform(self.db(), &change) {
+            Ok(answer) => {
+                if let Some(version) = answer.version {
+                    assert!(version > self.last_version, "versions grow");
+                    self.last_version = version;
+                    note_version(&mut change, version);
+                }
+                if let Some(existed) = answer.existed {
+                    assert_eq!(existed, before, "whether {change:?} found its key");
+                }
+                self.model.apply(&change);
+                true
+            }
+            Err(error) => {
+                assert!(self.killer.is_dead(), "{change:?} failed: {error}");
+                self.revive(Some(change));
+                false
+            }
+        }
+    }
+
+    fn existing(&self, change: &Change) -> bool {
+        match change {
+            Change::Delete { namespace, key } => {
+                self.model.get(namespace, key).is_some_and(|stored| stored.is_live(self.now_ms))
+            }
+            _ => false,
+        }
+    }
+
+    /// Opens the store again after it was killed, in the middle of `hit` if that is given, and finds
+    /// out whether that happened.
+    fn revive(&mut self, hit: Option<Change>) {
+        self.tally.kills += 1;
+        self.tally.kills_inside_a_write += u64::from(hit.is_some());
+        (self.db, self.stale) = (None, None);
+        self.killer.revive();
+        self.open();
+        let found = read_all(self.db()).unwrap_or_else(|error| panic!("after a kill: {error}"));
+        let difference = self.model.live(self.now_ms).difference(&found);
+        let Some(difference) = difference else { return };
+        let Some(hit) = hit else { panic!("after a kill: {difference}") };
+        let mut after = self.model.clone();
+        after.apply(&hit);
+        if let Some(other) = after.live(self.now_ms).difference(&found) {
+            panic!("after a kill in the middle of {hit:?}: {difference}; had it happened: {other}");
+        }
+        self.model = after;
+    }
+
+    fn put_plain(&mut self) {
+        let Some(namespace) = self.some_namespace() else { return };
+        let (key, value) = (self.key(), self.value());
+        let stored = Stored { value, metadata: Vec::new(), expires_at: None, version: 0 };
+        self.change(Change::Put { namespace, key, stored });
+    }
+
+    fn put_with_options(&mut self) {
+        let Some(namespace) = self.some_namespace() else { return };
+        let (key, stored) = (self.key(), self.stored());
+        self.change(Change::Put { namespace, key, stored });
+    }
+
+    fn stored(&mut self) -> Stored {
+        let metadata = if self.rng.one_in(2) {
+            let len = self.rng.len(60);
+            self.rng.bytes(len)
+        } else {
+            Vec::new()
+        };
+        let expires_at = match self.rng.below(10) {
+            0 => None,
+            // Some are over before they begin.
+            1 => Some(self.now_ms - self.rng.below(1000)),
+            2..=6 => Some(self.now_ms + 1 + self.rng.below(20_000)),
+            _ => Some(self.now_ms + self.rng.below(40 * 86_400_000)),
+        };
+        Stored { value: self.value(), metadata, expires_at, version: 0 }
+    }
+
+    fn put_on_condition(&mut self) {
+        let Some(namespace) = self.some_namespace() else { return };
+        let key = self.key();
+        let current = self.model.get(&namespace, &key);
+        let current = current.filter(|stored| stored.is_live(self.now_ms)).map(|it| it.version);
+        if current == Some(0) {
+            return;
+        }
+        let asked = match self.rng.below(3) {
+            0 => None,
+            1 => current,
+            _ => Some(self.last_version + 1000),
+        };
+        let options = match asked {
+            None => PutOptions::new().if_absent(),
+            Some(version) => PutOptions::new().if_version(version),
+        };
+        match handle(self.db(), &namespace).put_with(&key, b"conditional", options) {
+            Ok(version) => {
+                assert_eq!(asked, current, "the condition did not hold");
+                self.last_version = version;
+                let value = b"conditional".to_vec();
+                let stored = Stored { value, metadata: Vec::new(), expires_at: None, version };
+                self.model.apply(&Change::Put { namespace, key, stored });
+            }
+            Err(Error::VersionMismatch { current: found }) => {
+                assert_eq!(found, current);
+                assert_ne!(asked, current, "the condition held");
+            }
+            Err(error) => {
+                assert!(self.killer.is_dead(), "a conditional put failed: {error}");
+                let value = b"conditional".to_vec();
+                let stored = Stored { value, metadata: Vec::new(), expires_at: None, version: 0 };
+                self.revive(Some(Change::Put { namespace, key, stored }));
+            }
+        }
+    }
+
+    fn delete(&mut self) {
+        let Some(namespace) = self.some_namespace() else { return };
+        let key = self.key();
+        self.change(Change::Delete { namespace, key });
+    }
+
+    fn delete_prefix(&mut self) {
+        let Some(namespace) = self.some_namespace() else { return };
+        let prefix = match self.rng.below(40) {
+            0 => Vec::new(),
+            _ => self.prefix(),
+        };
+        self.change(Change::DeletePrefix { namespace, prefix });
+    }
+
+    fn batch(&mut self) {
+        let mut changes = Vec::new();
+        for _ in 0..=self.rng.below(20) {
+            let Some(namespace) = self.some_namespace() else { return };
+            let key = self.key();
+            changes.push(match self.rng.below(3) {
+                0 => Change::Delete { namespace, key },
+                _ => Change::Put { namespace, key, stored: self.stored() },
+            });
+        }
+        self.change(Change::Batch(changes));
+    }
+
+    fn get(&mut self) {
+        let Some(name) = self.some_namespace() else { return };
+        let key = self.key();
+        let found = read(&handle(self.db(), &name), &key);
+        let found = found.unwrap_or_else(|error| panic!("get: {error}"));
+        let want = self.model.get(&name, &key).filter(|stored| stored.is_live(self.now_ms));
+        assert_eq!(found.as_ref(), want, "get of {key:?} in {name}");
+        if self.rng.one_in(20) {
+            self.get_as_a_stream(&name, &key);
+        }
+    }
+
+    fn get_as_a_stream(&mut self, name: &str, key: &[u8]) {
+        let stream = handle(self.db(), name).get_stream(key);
+        let stream = stream.unwrap_or_else(|error| panic!("get_stream: {error}"));
+        let found = stream.map(|mut stream| {
+            let mut bytes = Vec::new();
+            while let Some(block) = stream.next_block() {
+                bytes.extend_from_slice(&block.unwrap_or_else(|error| panic!("block: {error}")));
+            }
+            bytes
+        });
+        let want = self.model.get(name, key).filter(|stored| stored.is_live(self.now_ms));
+        assert_eq!(found.as_ref(), want.map(|stored| &stored.value));
+    }
+
+    fn hold_a_value(&mut self) {
+        for (value, bytes) in &self.held {
+            assert!(**value == **bytes, "a value that is held changed");
+        }
+        let Some(name) = self.some_namespace() else { return };
+        let key = self.key();
+        let found = handle(self.db(), &name).get(&key);
+        if let Some(value) = found.unwrap_or_else(|error| panic!("get: {error}")) {
+            let bytes = value.to_vec();
+            self.held.push((value, bytes));
+        }
+        if self.held.len() > 20 {
+            self.held.remove(0);
+        }
+    }
+
+    fn list_page(&mut self) {
+        let limit = 1 + self.rng.len(60);
+        let paging = if self.rng.one_in(3) { None } else { self.paging.take() };
+        let options = ListOptions::new().limit(limit);
+        let Some(paging) = paging else {
+            let Some(name) = self.some_namespace() else { return };
+            let prefix = self.prefix();
+            let options = options.prefix(prefix.clone());
+            self.compare_page(name, prefix, None, options, limit);
+            return;
+        };
+        let Paging { namespace, id, prefix, cursor, last_key } = paging;
+        let options = options.prefix(prefix.clone()).cursor(cursor);
+        match self.db().find_namespace(&namespace) {
+            None => {}
+            Some(now) if now.id().to_string() == id => {
+                self.compare_page(namespace, prefix, Some(last_key), options, limit);
+            }
+            Some(successor) => {
+                let refused =
+                    successor.list(&options).expect_err("a cursor of a deleted namespace");
+                assert_eq!(refused.code(), Code::InvalidCursor);
+            }
+        }
+    }
+
+    fn compare_page(
+        &mut self,
+        namespace: String,
+        prefix: Vec<u8>,
+        after: Option<Vec<u8>>,
+        options: ListOptions,
+        limit: usize,
+    ) {
+        let db_namespace = handle(self.db(), &namespace);
+        let page = db_namespace.list(&options).unwrap_or_else(|error| panic!("list: {error}"));
+        let start = match &after {
+            Some(key) => Bound::Excluded(key.clone()),
+            None => Bound::Included(prefix.clone()),
+        };
+        let keys = &self.model.0[&namespace];
+        let mut want = keys
+            .range((start, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(&prefix))
+            .filter(|(_, stored)| stored.is_live(self.now_ms));
+        for listed in page.iter() {
+            let (key, stored) = want.next().unwrap_or_else(|| panic!("{:?} is listed", listed.key));
+            assert_eq!(listed.key, key.as_slice(), "list of {prefix:?} after {after:?}");
+            assert_eq!(listed.expires_at, stored.expires_at);
+            assert_eq!(listed.metadata.unwrap_or_default(), stored.metadata);
+        }
+        let more = want.next().is_some();
+        assert_eq!(page.is_complete(), !more, "list of {prefix:?} after {after:?}");
+        assert!(!more || page.len() == limit, "a page before the last is full");
+        self.paging = page.cursor().map(|cursor| Paging {
+            id: db_namespace.id().to_string(),
+            cursor: cursor.to_owned(),
+            last_key: page.iter().last().map(|listed| listed.key.to_vec()).unwrap_or_default(),
+            namespace,
+            prefix,
+        });
+    }
+
+    fn let_time_pass(&mut self) {
+        let ms = match self.rng.below(20) {
+            0 => self.rng.below(3 * 86_400_000),
+            _ => self.rng.below(3000),
+        };
+        self.clock.advance(ms);
+        self.now_ms += ms;
+    }
+
+    /// What was seen to have expired stays so.
+    fn clock_goes_back_for_a_moment(&mut self) {
+        let Some(namespace) = self.some_namespace() else { return };
+        let now_ms = self.now_ms;
+        let keys = &self.model.0[&namespace];
+        let over = keys.iter().find(|(_, stored)| !stored.is_live(now_ms));
+        let Some(key) = over.map(|(key, _)| key.clone()) else { return };
+        let get = |run: &Run| handle(run.db(), &namespace).get(&key).map(|value| value.is_some());
+        assert!(matches!(get(self), Ok(false)), "{key:?} has expired");
+        self.clock.jump_to(now_ms - 86_400_000);
+        assert!(matches!(get(self), Ok(false)), "{key:?} came back");
+        self.clock.jump_to(now_ms);
+    }
+
+    fn create_or_delete_a_namespace(&mut self) {
+        let name = (*self.rng.pick(&NAMES)).to_owned();
+        if !self.model.0.contains_key(&name) {
+            if self.change(Change::CreateNamespace(name.clone())) {
+                let id = handle(self.db(), &name).id().to_string();
+                assert!(self.ids.insert(id), "an id is never used again");
+            }
+        } else if self.rng.one_in(8) {
+            self.stale = Some(handle(self.db(), &name));
+            self.change(Change::DeleteNamespace(name));
+            if let Some(stale) = self.stale.take() {
+                let refused = stale.put("key", "value").expect_err("a deleted namespace");
+                assert_eq!(refused.code(), Code::NamespaceNotFound);
+            }
+        }
+    }
+
+    fn compact(&mut self) {
+        self.tally.compactions += 1;
+        match self.db().compact() {
+            Ok(()) => {
+                let stats = self.db().stats();
+                assert!(stats.live_bytes <= stats.record_bytes);
+            }
+            Err(error) => assert!(self.killer.is_dead(), "compaction: {error}"),
+        }
+    }
+
+    fn close_and_open(&mut self) {
+        self.tally.reopenings += 1;
+        if let Some(db) = self.db.take()
+            && let Err(error) = db.close()
+        {
+            assert!(self.killer.is_dead(), "close: {error}");
+        }
+        self.killer.revive();
+        self.open();
+        self.check_everything();
+    }
+
+    fn kill(&mut self) {
+        self.killer.kill();
+        self.revive(None);
+    }
+
+    fn check_everything(&mut self) {
+        let found = read_all(self.db()).unwrap_or_else(|error| panic!("reading all: {error}"));
+        if let Some(difference) = self.model.live(self.now_ms).difference(&found) {
+            panic!("{difference}");
+        }
+        let report = self.db().verify(|_| {}).unwrap_or_else(|error| panic!("verify: {error}"));
+        assert!(report.is_sound(), "{report}");
+    }
+
+    fn some_namespace(&mut self) -> Option<String> {
+        if self.model.0.is_empty() {
+            return None;
+        }
+        let nth = self.rng.len(self.model.0.len());
+        self.model.0.keys().nth(nth).cloned()
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        match self.rng.below(20) {
+            0..=13 => format!("user:{:04}", self.rng.below(400)).into_bytes(),
+            14..=16 => format!("a/{}/{}", self.rng.below(8), self.rng.below(20)).into_bytes(),
+            17 => vec![self.rng.next() as u8],
+            18 => vec![0xff, 0xff, self.rng.below(4) as u8, 0],
+            _ => [&[b'l'; 490][..], format!("{:022}", self.rng.below(9)).as_bytes()].concat(),
+        }
+    }
+
+    fn prefix(&mut self) -> Vec<u8> {
+        match self.rng.below(8) {
+            0 => Vec::new(),
+            1 => b"user:".to_vec(),
+            2 => format!("user:{:02}", self.rng.below(5)).into_bytes(),
+            3 => format!("user:{:03}", self.rng.below(41)).into_bytes(),
+            4 => format!("a/{}/", self.rng.below(9)).into_bytes(),
+            5 => vec![0xff; 1 + self.rng.len(2)],
+            6 => vec![b'l'; 490],
+            _ => self.key(),
+        }
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        let len = match self.rng.below(1000) {
+            0..=799 => self.rng.len(120),
+            800..=989 => self.rng.len(1500),
+            990..=997 => self.rng.len(20_000),
+            _ => 65_530 + self.rng.len(70_000),
+        };
+        let mut value = self.rng.bytes(len.min(64));
+        value.resize(len, self.tally.operations as u8);
+        value
+    }
+}
+
+fn note_version(change: &mut Change, version: u64) {
+    match change {
+        Change::Put { stored, .. } => stored.version = version,
+        Change::Batch(changes) => {
+            let first = version + 1 - changes.len() as u64;
+            for (nth, change) in changes.iter_mut().enumerate() {
+                note_version(change, first + nth as u64);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn run(seed: u64, background: bool, operations: u64) -> Tally {
+    println!("SEED={seed} background={background}");
+    let dir = tempfile::tempdir().expect("make a directory");
+    let path = dir.path().join("store");
+    let _blame = Blame { seed, dir };
+    let mut run = Run::new(seed, background, path);
+    run.change(Change::CreateNamespace("users".into()));
+    for _ in 0..operations {
+        run.step();
+    }
+    run.killer.revive();
+    run.close_and_open();
+    run.tally
+}
+
+/// Says which run it was when a run panics, and leaves its store behind.
+struct Blame {
+    seed: u64,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Blame {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.dir.disable_cleanup(true);
+            let (seed, dir) = (self.seed, self.dir.path().display());
+            eprintln!("replay: SEED={seed} cargo test --test model; the store is in {dir}");
+        }
+    }
+}
+
+#[test]
+fn a_store_holds_what_a_btree_map_holds_through_everything_that_is_done_to_it() {
+    let total = std::env::var("MODEL_OPS").ok().and_then(|text| text.parse().ok());
+    let operations = total.unwrap_or(OPERATIONS) / RUNS;
+    // A replay is of one run.
+    let runs = if std::env::var_os("SEED").is_some() { 1 } else { RUNS };
+    let seed = rng::seed();
+    let tallies: Vec<Tally> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..runs)
+            .map(|nth| {
+                let seed = seed + nth;
+                scope.spawn(move || run(seed, seed % 2 == 0, operations))
+            })
+            .collect();
+        threads.into_iter().map(|run| run.join().expect("a run failed")).collect()
+    });
+    let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
+    println!(
+        "{} operations, {} kills ({} inside a write), {} reopenings, {} compactions: 0 differences",
+        sum(|tally| tally.operations),
+        sum(|tally| tally.kills),
+        sum(|tally| tally.kills_inside_a_write),
+        sum(|tally| tally.reopenings),
+        sum(|tally| tally.compactions),
+    );
+    assert!(sum(|tally| tally.kills) > 10 && sum(|tally| tally.compactions) > 10);
+}
