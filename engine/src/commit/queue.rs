@@ -238,7 +238,9 @@ mod tests {
             };
             let others = [loom::thread::spawn(write(1)), loom::thread::spawn(write(2))];
             write(3)();
-            others.map(|other| other.join().unwrap());
+            for other in others {
+                other.join().unwrap();
+            }
         });
     }
 }
