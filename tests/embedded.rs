@@ -456,3 +456,21 @@ fn readers_beside_a_writer_and_compaction_see_every_key_that_is_there() {
     });
     assert!(db.verify(|_| {}).unwrap().is_sound());
 }
+
+#[test]
+fn a_log_that_was_made_ahead_of_need_and_never_used_is_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..4u8 {
+        let db = options().background(true).open(dir.path()).unwrap();
+        let users = db.namespace("users").unwrap();
+        for number in 0..90 {
+            users.put(format!("{round}:{number}"), vec![round; 500]).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(250));
+        for earlier in 0..=round {
+            assert_eq!(keys(&users, &format!("{earlier}:")).len(), 90);
+        }
+        drop(users);
+        db.close().unwrap();
+    }
+}

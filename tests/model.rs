@@ -235,7 +235,8 @@ impl Run {
             None => PutOptions::new().if_absent(),
             Some(version) => PutOptions::new().if_version(version),
         };
-        match handle(self.db(), &namespace).put_with(&key, b"conditional", options) {
+        let written = handle(self.db(), &namespace).put_with(&key, b"conditional", options);
+        match written {
             Ok(version) => {
                 assert_eq!(asked, current, "the condition did not hold");
                 self.last_version = version;

@@ -312,10 +312,11 @@ impl Committer {
         let mut manifest = self.manifest();
         let epoch = manifest.witness().epoch + 1;
         let start = |manifest: &mut ManifestFile, leftovers: &mut Leftovers| {
-            manifest.append(&Entry::Writing { epoch })?;
+            self.record_in(manifest, &Entry::Writing { epoch })?;
             if !leftovers.discard.is_empty() {
-                let inputs = std::mem::take(&mut leftovers.discard);
-                manifest.append(&Entry::Replaced { inputs, outputs: Vec::new() })?;
+                let inputs = leftovers.discard.clone();
+                self.record_in(manifest, &Entry::Replaced { inputs, outputs: Vec::new() })?;
+                leftovers.discard.clear();
             }
             let (disk, dir) = (&self.site.disk, &self.site.dir);
             if leftovers.files.is_empty() {
@@ -328,8 +329,7 @@ impl Committer {
             leftovers.files.clear();
             disk.sync_dir(dir).map_err(|error| Error::io("sync the store's directory", dir, error))
         };
-        start(&mut manifest, &mut writer.leftovers)
-            .map_err(|error| self.poison_unless_full(error))?;
+        start(&mut manifest, &mut writer.leftovers)?;
         writer.epoch = Some(epoch);
         Ok(())
     }
@@ -348,7 +348,7 @@ impl Committer {
                 self.new_log(self.site.segment_bytes.max(needed), writer.epoch.unwrap_or(0))
             }
         };
-        let new = new.map_err(|error| self.poison_unless_full(error))?;
+        let new = new?;
         let Some(slot) = self.keyspace.catalog.take_slot() else {
             return Err(Error::DiskFull { free: None });
         };
@@ -378,9 +378,26 @@ impl Committer {
         let fail = |error| Error::io("create a log", &path, error);
         let new = NewLog::create(&site.disk, &site.dir, id, &site.store, epoch, capacity);
         let new = new.and_then(|new| site.disk.sync_dir(&site.dir).map(|()| new));
-        let new = new.map_err(fail)?;
-        manifest.append(&Entry::Opened(id))?;
-        Ok(new)
+        let made = new.map_err(fail).and_then(|new| {
+            self.record_in(&mut manifest, &Entry::Opened(id))?;
+            Ok(new)
+        });
+        if made.is_err() {
+            // It holds nothing; what cannot be removed now is a leftover for the next opening.
+            let _ = site.disk.remove(&path);
+        }
+        made
+    }
+
+    /// Adds an entry to the manifest. A failure is as final as that of the log, unless the disk was
+    /// merely full.
+    pub(crate) fn record(&self, entry: &Entry) -> Result<(), Error> {
+        self.record_in(&mut self.manifest(), entry)
+    }
+
+    fn record_in(&self, manifest: &mut ManifestFile, entry: &Entry) -> Result<(), Error> {
+        self.check_poison()?;
+        manifest.append(entry).map_err(|error| self.poison_unless_full(error))
     }
 
     /// Refuses a new log while the disk has no more room than compaction needs to free some: two
@@ -511,7 +528,7 @@ impl Committer {
             return Ok(());
         }
         let new = self.new_log(self.site.segment_bytes, epoch);
-        *self.prepared() = Some(new.map_err(|error| self.poison_unless_full(error))?);
+        *self.prepared() = Some(new?);
         Ok(())
     }
 
@@ -549,7 +566,7 @@ impl Committer {
         let mut manifest = self.manifest();
         if let Some(new) = self.prepared().take() {
             let inputs = vec![new.id()];
-            manifest.append(&Entry::Replaced { inputs, outputs: Vec::new() })?;
+            self.record_in(&mut manifest, &Entry::Replaced { inputs, outputs: Vec::new() })?;
             let kind = crate::format::segment_header::SegmentKind::Log;
             let path = self.site.dir.join(file_name(new.id(), kind));
             let fail = |error| Error::io("remove an unused log", &path, error);
@@ -565,7 +582,8 @@ impl Committer {
             }
             None => (crate::address::SegmentId(0), 0),
         };
-        manifest.append(&Entry::Closed(Closed { last_seqno, segment, end, clock_ms }))
+        let closed = Closed { last_seqno, segment, end, clock_ms };
+        self.record_in(&mut manifest, &Entry::Closed(closed))
     }
 }
 

@@ -180,7 +180,7 @@ impl Compactor {
         let (segment, kind, records_end) = (body.id, SegmentKind::Log, log.end);
         let footer_crc = trailer.footer_crc;
         let sealed = Sealed { segment, kind, file_len, records_end, footer_crc };
-        self.committer.manifest().append(&Entry::Sealed(sealed))?;
+        self.committer.record(&Entry::Sealed(sealed))?;
         log.segment.set_footer(footer);
         Ok(())
     }
@@ -424,7 +424,7 @@ impl Job<'_> {
         };
         // If this fails, the entry may or may not be on disk, so the outputs stay where they are: the
         // next opening knows.
-        compactor.committer.manifest().append(&entry)?;
+        compactor.committer.record(&entry)?;
         memory.generation += u64::from(self.dropped_puts);
         for output in outputs.values() {
             memory.examined.insert(output.id(), memory.generation);

@@ -12,7 +12,9 @@ use crate::address::SegmentId;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Corruption, Error};
 use crate::format::manifest::{self, Decoded, Entry, Refusal, Witness};
+use crate::format::segment_header::SegmentKind;
 use crate::format::{Seed, StoreId};
+use crate::segment::file_name;
 
 pub(crate) const FILE_NAME: &str = "MANIFEST";
 const NEW_FILE_NAME: &str = "MANIFEST.new";
@@ -122,13 +124,20 @@ impl ManifestFile {
         Ok(())
     }
 
-    /// Rewrites the manifest if it has grown. The files of retired segments must be gone, and their
-    /// absence durable, since the new manifest does not know them.
+    /// Rewrites the manifest if it has grown. It forgets the retired segments whose files are gone;
+    /// their absence must be durable.
     pub(crate) fn compact(&mut self) -> Result<(), Error> {
         let says = self.witness.sealed.len() + self.witness.open_logs.len();
         if self.end < REWRITE_AT.max(128 * says as u64) {
             return Ok(());
         }
+        let dir = self.dir.clone();
+        let is_there = |id: &SegmentId| {
+            [SegmentKind::Log, SegmentKind::Run]
+                .iter()
+                .any(|kind| dir.join(file_name(*id, *kind)).exists())
+        };
+        self.witness.retired.retain(is_there);
         self.rewrite()
     }
 
@@ -149,7 +158,6 @@ impl ManifestFile {
         self.file = Some(self.disk.open(&path).map_err(fail)?);
         self.end = bytes.len() as u64;
         self.dirty_tail = false;
-        self.witness.retired.clear();
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kvast::testing::{Hook, Op, Verdict};
 
@@ -169,37 +169,57 @@ pub(crate) enum Event {
     Remove(PathBuf),
 }
 
-/// Remembers every change.
+/// Remembers every change that was made. Another hook may forbid some.
 #[derive(Default)]
 pub(crate) struct Recorder {
     events: Mutex<Vec<Event>>,
+    judge: Option<Arc<dyn Hook>>,
 }
 
 impl Recorder {
+    pub(crate) fn judged_by(judge: Arc<dyn Hook>) -> Recorder {
+        Recorder { judge: Some(judge), ..Recorder::default() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.events_from(0)
+    }
+
+    pub(crate) fn events_from(&self, begin: usize) -> Vec<Event> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)[begin..].to_vec()
     }
 }
 
 impl Hook for Recorder {
     fn before(&self, op: &Op<'_>) -> Verdict {
-        let event = match *op {
-            Op::CreateDir { path } => Event::CreateDir(path.into()),
-            Op::Create { path } => Event::Create(path.into()),
-            Op::Write { path, offset, bytes } => Event::Write(path.into(), offset, bytes.into()),
-            Op::SetLen { path, len } => Event::SetLen(path.into(), len),
-            Op::Sync { path } => Event::Sync(path.into()),
-            Op::SyncDir { path } => Event::SyncDir(path.into()),
-            Op::Rename { from, to } => Event::Rename(from.into(), to.into()),
-            Op::Remove { path } => Event::Remove(path.into()),
-            ref other => panic!("the recorder does not know {other:?}"),
+        let verdict = self.judge.as_ref().map_or(Verdict::Proceed, |judge| judge.before(op));
+        let event = match (op, &verdict) {
+            (_, Verdict::Fail(_)) => return verdict,
+            (Op::Write { path, offset, bytes }, Verdict::CutShort(len, _)) => {
+                Event::Write((*path).into(), *offset, bytes[..*len].into())
+            }
+            (op, _) => event(op),
         };
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-        Verdict::Proceed
+        verdict
+    }
+}
+
+fn event(op: &Op<'_>) -> Event {
+    match *op {
+        Op::CreateDir { path } => Event::CreateDir(path.into()),
+        Op::Create { path } => Event::Create(path.into()),
+        Op::Write { path, offset, bytes } => Event::Write(path.into(), offset, bytes.into()),
+        Op::SetLen { path, len } => Event::SetLen(path.into(), len),
+        Op::Sync { path } => Event::Sync(path.into()),
+        Op::SyncDir { path } => Event::SyncDir(path.into()),
+        Op::Rename { from, to } => Event::Rename(from.into(), to.into()),
+        Op::Remove { path } => Event::Remove(path.into()),
+        ref other => panic!("the recorder does not know {other:?}"),
     }
 }
 
@@ -334,13 +354,17 @@ impl Image {
         self.durable.extend(names.map(|(path, node)| (path.clone(), *node)));
     }
 
-    /// Everything that is visible becomes durable, as if the machine had been left alone.
-    pub(crate) fn settle(&mut self) {
-        for inode in &mut self.inodes {
-            let pending = std::mem::take(&mut inode.pending);
-            pending.iter().for_each(|pending| apply(&mut inode.durable, pending));
-        }
-        self.durable = self.names.clone();
+    /// The same disk, with `from` replaced by `to` in every path.
+    pub(crate) fn moved(&self, from: &Path, to: &Path) -> Image {
+        let moved = |names: &BTreeMap<PathBuf, Node>| {
+            let moved = names.iter().map(|(path, node)| {
+                let path = path.strip_prefix(from).map_or(path.clone(), |rest| to.join(rest));
+                (path, *node)
+            });
+            moved.collect()
+        };
+        let (names, durable) = (moved(&self.names), moved(&self.durable));
+        Image { inodes: self.inodes.clone(), names, durable }
     }
 
     /// Writes what is left after a power cut, with `from` replaced by `to` in every path. Both are

@@ -674,6 +674,13 @@ impl Keys {
         self.ends.push(self.bytes.len());
     }
 
+    /// The keys but those in `cut`.
+    pub(super) fn without(&self, cut: Range<usize>) -> Keys {
+        let mut keys = Keys::default();
+        (0..self.len()).filter(|at| !cut.contains(at)).for_each(|at| keys.push(self.get(at)));
+        keys
+    }
+
     /// Appends the keys of a block.
     pub(super) fn push_from(&mut self, block: Block<'_>, range: Range<usize>) {
         for at in range {

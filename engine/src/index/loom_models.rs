@@ -200,6 +200,15 @@ fn loom_a_walk_beside_a_range_removed() {
     });
 }
 
+/// An inner block goes, and a key comes into the range that its neighbour takes over.
+#[test]
+fn loom_a_walk_beside_an_inner_block_dropped() {
+    walk_beside(b"chljd", b"cdhj", b"cdhjln", |writer| {
+        assert!(writer.remove(b"l"));
+        writer.put(b"n", Traits::default());
+    });
+}
+
 #[test]
 fn loom_a_walk_beside_a_bulk_load() {
     walk_beside(b"", b"", b"abcd", |writer| {

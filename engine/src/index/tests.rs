@@ -382,6 +382,65 @@ fn readers_outlive_the_writer_and_the_writer_readers() {
     writer.remove_range(b"", None, |_, _| true, |_| {});
 }
 
+/// Writes between two keys of one walk, so that every walk stands on blocks that are replaced, merged
+/// and dropped under it; without threads, so that a seed replays it.
+#[test]
+fn a_walk_keeps_its_promises_whatever_is_written_between_two_keys() {
+    let mut random = Random::seeded("writes within a walk");
+    for (leaf_keys, inner_children) in [(2, 3), (3, 4), (4, 4)] {
+        let limits = Limits { leaf_keys, inner_children, ..SMALL };
+        for _ in 0..1_500 {
+            writes_within_a_walk(limits, &mut random);
+        }
+    }
+}
+
+fn writes_within_a_walk(limits: Limits, random: &mut Random) {
+    let (tree, mut writer) = tree::new(limits);
+    let span = 20 + random.below(100);
+    let mut held = std::collections::BTreeSet::new();
+    for _ in 0..random.below(2 * span) {
+        let number = random.below(span) as u8;
+        writer.put(&[number], Traits::default());
+        held.insert(number);
+    }
+    let mut live = held.clone();
+    let mut last = None;
+    let mut met = std::collections::BTreeSet::new();
+    let pause = 1 + random.below(8);
+    tree.walk(b"", &Guard::pin(), |key, _| {
+        assert!(last.is_none_or(|last| last < key[0]), "out of order or twice");
+        last = Some(key[0]);
+        met.insert(key[0]);
+        if random.below(pause) == 0 {
+            let from = random.below(span) as u8;
+            let until = from.saturating_add(random.below(span / 2) as u8);
+            match random.below(3) {
+                0 => {
+                    let (mut at, mut removed) = (vec![from], Keys::default());
+                    while writer.remove_in_one_leaf(&mut at, Some(&[until]), &mut removed) {}
+                    held.retain(|number| !(from..until).contains(number));
+                }
+                1 => {
+                    for number in (from..until).rev() {
+                        assert_eq!(writer.remove(&[number]), held.remove(&number));
+                    }
+                }
+                _ => {
+                    for number in (from..until).step_by(1 + random.below(4) as usize) {
+                        writer.put(&[number], Traits::default());
+                        held.insert(number);
+                    }
+                }
+            }
+            live.retain(|number| held.contains(number));
+            tree.assert_sound(limits, &Guard::pin());
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(live.is_subset(&met), "a live key was missed");
+}
+
 /// The address of the `version`-th record of a key.
 fn address(number: u64, version: u64) -> Address {
     Address::from_bits((number << 26) | version)

@@ -11,8 +11,10 @@
 //!
 //! What always holds, for whoever loads pointers with `Acquire`:
 //! - The keys below child i of an inner block are not smaller than separator i - 1 and smaller than
-//!   separator i. Separators never change in a block, so the ranges a walk goes through adjoin: it
-//!   meets keys in order and none twice, whatever the writer does beside it.
+//!   separator i. Neither separators nor the range of an inner block ever change, though several blocks
+//!   may lead to it, so the ranges a walk goes through adjoin: it meets keys in order and none twice,
+//!   whatever the writer does beside it. What is to have another range is a new block; so when one
+//!   goes, the neighbour that takes over its range is a copy, down to the parent of a leaf.
 //! - A block that is out of reach is never written again. A walk that stands on one sees that part as
 //!   it was when the block was replaced, which is within the walk. So a key that is there during the
 //!   whole walk is met.
@@ -591,7 +593,11 @@ impl Edit {
             }
             self.dead.push(parent.ptr());
             let mut row = Row::of(live, parent);
-            row.replace(live, children, fresh);
+            if fresh.blocks.is_empty() {
+                self.drop_children(live, &mut row, children);
+            } else {
+                row.replace(live, children, fresh);
+            }
             depth -= 1;
             children = match depth.checked_sub(1).map(|up| self.path[up]) {
                 Some(step) => self.merge_row(live, step, &mut row),
@@ -600,6 +606,37 @@ impl Edit {
             fresh = self.build_row(live, row);
         }
         self.replace_root(live, fresh);
+    }
+
+    /// Takes children that have become empty out of a row. The one left of them takes over their range,
+    /// or the one right of them if there is none.
+    fn drop_children(&mut self, live: Live<'_>, row: &mut Row, gone: Range<usize>) {
+        let heir_is_left = gone.start > 0;
+        row.children.drain(gone.clone());
+        if row.children.is_empty() {
+            return row.separators.clear();
+        }
+        let separators = gone.start.saturating_sub(1)..gone.end - usize::from(heir_is_left);
+        row.separators = row.separators.without(separators);
+        let heir = &mut row.children[gone.start.saturating_sub(1)];
+        *heir = self.copy_edge(live, *heir, heir_is_left);
+    }
+
+    /// A copy of an inner block and of those below it on its right or left edge, down to the parent of
+    /// a leaf. Their range is about to widen, and a walk may still come to them through the block that
+    /// has them now: there, keys of the wider range would be out of order.
+    fn copy_edge(&mut self, live: Live<'_>, ptr: BlockPtr, is_right: bool) -> BlockPtr {
+        let block = live.view(ptr);
+        if block.is_leaf() {
+            return ptr; // Nothing in a leaf changes, so that walk never sees more than it should.
+        }
+        let mut row = Row::of(live, block);
+        let edge = &mut row.children[if is_right { block.count() } else { 0 }];
+        *edge = self.copy_edge(live, *edge, is_right);
+        self.dead.push(ptr);
+        let copy = row.separators.inner(0..block.count(), block.level(), &row.children);
+        live.tree.bytes.add(copy.view().size());
+        copy.into_ptr()
     }
 
     /// Joins a small row with its neighbour below `up`, if that leaves room to spare. Returns which
@@ -721,21 +758,18 @@ impl Row {
         self.children = adopt(live, fresh.blocks);
     }
 
-    /// Puts `fresh` in the place of the children in `cut`.
+    /// Puts `fresh`, one block or more, in the place of the children in `cut`.
     fn replace(&mut self, live: Live<'_>, cut: Range<usize>, fresh: Fresh) {
+        debug_assert!(!fresh.blocks.is_empty());
         let mut kept = Vec::with_capacity(self.separators.len());
         kept.extend((0..cut.start).map(|at| self.separators.get(at)));
         kept.extend(fresh.separators.iter());
         kept.extend((cut.end - 1..self.separators.len()).map(|at| self.separators.get(at)));
-        if fresh.blocks.is_empty() && !kept.is_empty() {
-            // What is left of the cut, or the first one right of it, takes over the range.
-            kept.remove(cut.start.saturating_sub(1));
-        }
         let mut separators = Keys::default();
         kept.into_iter().for_each(|key| separators.push(key));
         self.separators = separators;
         self.children.splice(cut, adopt(live, fresh.blocks));
-        debug_assert_eq!(self.separators.len() + 1, self.children.len().max(1));
+        debug_assert_eq!(self.separators.len() + 1, self.children.len());
     }
 }
 

@@ -1,10 +1,11 @@
 //! `kvast verify`: read everything, change nothing, say what was found.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use clap::Args;
+use kvast::VerifyProgress;
 
-use super::exit::Problem;
+use super::exit::{Exit, Problem};
 use super::store::{StoreArgs, open_to_read};
 
 /// Read a whole store and check every byte of it
@@ -21,7 +22,22 @@ pub(super) struct VerifyArgs {
 
 pub(super) fn run(args: &VerifyArgs) -> Result<(), Problem> {
     let db = open_to_read(&args.store.data)?;
-    let report = db.verify(|_| ())?;
+    let report = db.verify(show)?;
+    if !report.is_sound() {
+        return Err(Problem::new(Exit::Damaged, report));
+    }
     writeln!(io::stdout(), "{report}")?;
     Ok(())
+}
+
+/// Progress, for a person who waits.
+fn show(progress: VerifyProgress) {
+    let mut err = io::stderr();
+    if err.is_terminal() {
+        let (done, all) = (progress.segments_done, progress.segments);
+        let mib = progress.bytes_done >> 20;
+        let end = if done == all { "\n" } else { "" };
+        // Nothing depends on whether progress could be shown.
+        let _ = write!(err, "\r{done} of {all} segments, {mib} MiB{end}");
+    }
 }
