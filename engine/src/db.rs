@@ -401,6 +401,19 @@ fn load(counter: &std::sync::atomic::AtomicU64) -> u64 {
     counter.load(std::sync::atomic::Ordering::Relaxed)
 }
 
+impl Options {
+    /// Opens the store in directory `path`, which is created if it is absent.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another process has it open, [`Error::Corrupt`] if it is damaged where
+    /// that cannot be mended without loss, [`Error::InvalidOption`], [`Error::UnknownFormat`], and
+    /// what the system says.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Db, Error> {
+        self.check()?;
+        Db::open_with(self, path.as_ref())
+    }
+}
+
 /// Numbers about a store, as of the moment they were asked for.
 ///
 /// ```

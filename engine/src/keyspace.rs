@@ -32,6 +32,9 @@ pub(crate) struct Change<'a> {
     pub(crate) address: Address,
 }
 
+/// Changes whose places in the index are fetched together, since their cache misses overlap.
+const FETCHED_AHEAD: usize = 16;
+
 /// What the index is told about a record.
 pub(crate) fn traits_of(header: &Header) -> Traits {
     Traits { expires_at_ms: header.expires_ms, has_metadata: header.metadata_len > 0 }
@@ -108,7 +111,22 @@ impl Keyspace {
         let mut writer = self.writer();
         let pinned = self.index.pin();
         let now_ms = self.time.now_ms();
-        changes.map(|change| self.publish_one(&mut writer, log, &change, now_ms, &pinned)).collect()
+        let changes: Vec<Change<'_>> = changes.collect();
+        let mut existed = Vec::with_capacity(changes.len());
+        for together in changes.chunks(FETCHED_AHEAD) {
+            if let [_, _, ..] = together {
+                together.iter().for_each(|change| self.prefetch(change, &pinned));
+            }
+            for change in together {
+                existed.push(self.publish_one(&mut writer, log, change, now_ms, &pinned));
+            }
+        }
+        existed
+    }
+
+    fn prefetch(&self, change: &Change<'_>, pinned: &Guard) {
+        let composite = Composite::new(change.header.namespace, change.key);
+        self.index.prefetch(self.index.hash(&composite), pinned);
     }
 
     fn publish_one(

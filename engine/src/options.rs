@@ -11,7 +11,6 @@
 //! | [`Options::background`] | `true` | |
 //! | [`Options::read_only`] | `false` | |
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,18 +170,7 @@ impl Options {
         self
     }
 
-    /// Opens the store in directory `path`, which is created if it is absent.
-    ///
-    /// # Errors
-    /// [`Error::Locked`] if another process has it open, [`Error::Corrupt`] if it is damaged where
-    /// that cannot be mended without loss, [`Error::InvalidOption`], [`Error::UnknownFormat`], and
-    /// what the system says.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<crate::db::Db, Error> {
-        self.check()?;
-        crate::db::Db::open_with(self, path.as_ref())
-    }
-
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let rules = [
             (
                 "segment_bytes",

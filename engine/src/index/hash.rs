@@ -490,6 +490,7 @@ impl HashWriter {
         while self.free_one() {}
     }
 
+    #[cfg(test)]
     pub(super) fn retired(&self) -> usize {
         self.retired.len()
     }

@@ -141,6 +141,7 @@ impl<T> Reclaimer<T> {
     }
 
     /// How many items were retired and not given back.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         let waiting: usize = self.waiting.iter().map(|batch| batch.items.len()).sum();
         self.open.len() + waiting + self.ready.len()

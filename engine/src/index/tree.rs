@@ -289,6 +289,7 @@ impl TreeWriter {
         while self.free_one() {}
     }
 
+    #[cfg(test)]
     pub(super) fn retired(&self) -> usize {
         self.retired.len()
     }
