@@ -490,7 +490,7 @@ impl HashWriter {
         while self.free_one() {}
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, loom))]
     pub(super) fn retired(&self) -> usize {
         self.retired.len()
     }

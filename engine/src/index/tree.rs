@@ -289,7 +289,7 @@ impl TreeWriter {
         while self.free_one() {}
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, loom))]
     pub(super) fn retired(&self) -> usize {
         self.retired.len()
     }
