@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use kvast::testing::ManualClock;
-use kvast::{Corruption, Db, Durability, Error, Options};
+use kvast::{Corruption, Damage, Db, Durability, Error, Options};
 
 mod support;
 
@@ -75,7 +75,8 @@ fn small_store(is_closed: bool) -> Store {
     tell(&[put("users", b"old:1", b"1"), put("users", b"old:2", b"2")]);
     tell(&[put("dropped", b"old:3", b"3"), put_until("users", b"soon", b"4", NOW_MS - 1)]);
     tell(&[put_until("users", b"later", b"5", NOW_MS + 86_400_000_000), put("other", b"k", b"6")]);
-    let with_company = [put("users", b"large", &rng.bytes(70_000)), put("users", b"beside:1", b"20")];
+    let with_company =
+        [put("users", b"large", &rng.bytes(70_000)), put("users", b"beside:1", b"20")];
     tell(&[Change::Batch(with_company.to_vec()), put("users", b"beside:2", b"21")]);
     db.compact().expect("compact");
     tell(&[put("users", b"middle", b"7"), delete("users", b"old:1")]);
@@ -155,11 +156,9 @@ enum Outcome {
 fn place_of(error: &Error) -> Option<Corruption> {
     match error {
         Error::Corrupt(corruption) => Some(corruption.clone()),
-        Error::UnknownFormat { file, .. } => Some(Corruption {
-            file: file.clone(),
-            offset: 0,
-            damage: kvast::Damage::Missing,
-        }),
+        Error::UnknownFormat { file, .. } => {
+            Some(Corruption { file: file.clone(), offset: 0, damage: Damage::Missing })
+        }
         _ => None,
     }
 }
@@ -364,6 +363,26 @@ fn any_flipped_byte_of_logs_that_wait_for_their_footers_is_an_error_with_its_pla
     for (file, good) in store.logs_and_runs() {
         for silent in attack_all(&store, flips(&store, file), false) {
             assert_eq!(good[silent.range.start], 0, "{}: nobody noticed", silent.what);
+        }
+    }
+}
+
+#[test]
+fn a_log_that_waits_for_its_footer_and_lost_all_its_records_is_missed() {
+    let store = store_with_logs_in_waiting();
+    for (file, good) in store.logs_and_runs() {
+        let cut = good[..4096].to_vec();
+        let mut zeroed = good.clone();
+        zeroed[4096..].fill(0);
+        for (what, bytes) in [("cut to its header", cut), ("zeroed behind its header", zeroed)] {
+            let dir = scratch_dir();
+            store.write_to(dir.path());
+            fs::write(dir.path().join(file), bytes).expect("write");
+            // It looks like a log that was never used, so the error may stand at the gap behind it.
+            match open(dir.path(), NOW_MS).err() {
+                Some(Error::Corrupt(Corruption { damage: Damage::LostRecords { .. }, .. })) => {}
+                other => panic!("{file} {what}: {other:?}"),
+            }
         }
     }
 }

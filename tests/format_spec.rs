@@ -56,11 +56,11 @@ fn no_layout_of_the_specification_has_a_gap_or_an_overlap() {
         ("6.1", 64),
         ("6.2", 16),
         ("6.2.1", 8),
-        ("6.2.2", 32),
+        ("6.2.2", 48),
         ("6.2.3", 8),
         ("6.2.4", 8),
         ("6.2.5", 32),
-        ("6.2.6", 8),
+        ("6.2.6", 24),
     ];
     for (number, len) in lengths {
         let mut end = 0;

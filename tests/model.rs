@@ -566,7 +566,7 @@ fn a_store_holds_what_a_btree_map_holds_through_everything_that_is_done_to_it() 
         let threads: Vec<_> = (0..runs)
             .map(|nth| {
                 let seed = seed + nth;
-                scope.spawn(move || run(seed, seed % 2 == 0, operations))
+                scope.spawn(move || run(seed, seed.is_multiple_of(2), operations))
             })
             .collect();
         threads.into_iter().map(|run| run.join().expect("a run failed")).collect()

@@ -1,12 +1,13 @@
 //! What time it is, and how far that is to be trusted.
 //!
-//! Two clocks are told apart. [`Timekeeper::now_ms`] decides what readers see: it never goes back
-//! while the store is open, so what was once seen expired stays so. [`Timekeeper::guarded_ms`]
-//! decides what compaction may destroy: it believes a jump forward only after the jump has stood
-//! for an hour, so a clock that is wrong for a moment costs nothing that cannot be had back.
+//! Two times are told apart. [`Timekeeper::now_ms`] decides what readers see. It never goes back
+//! behind a time that was believed, so what has expired stays so; a jump ahead is seen while it
+//! stands, and believed once it has stood for an hour. [`Timekeeper::guarded_ms`] decides what
+//! compaction may destroy. It goes by believed time alone, and starts from what the store has
+//! recorded, so a clock that is wrong for a moment costs nothing that cannot be had back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// How far the wall clock may run ahead of the monotonic one before it counts as a jump.
@@ -46,67 +47,88 @@ impl Clock for SystemClock {
 /// The store's sense of time.
 pub(crate) struct Timekeeper {
     clock: Arc<dyn Clock>,
+    /// A time that readers have seen and believed.
     latest_ms: AtomicU64,
-    guard: Mutex<Guard>,
+    seen: Mutex<Belief>,
+    recorded: Mutex<Belief>,
 }
 
-/// The guarded clock: where it stood, and since when the wall clock has been ahead of it.
-struct Guard {
-    trusted_ms: u64,
+/// A time that is believed, and since when the wall clock has been ahead of it.
+struct Belief {
+    ms: u64,
     at_monotonic_ms: u64,
     ahead_since_ms: Option<u64>,
 }
 
+impl Belief {
+    /// Moves on to now: as far as the monotonic clock went, and to the wall clock if that is near or
+    /// has stayed ahead for long.
+    fn advance(&mut self, wall_ms: u64, monotonic_ms: u64) -> u64 {
+        let elapsed = monotonic_ms.saturating_sub(self.at_monotonic_ms);
+        self.at_monotonic_ms = monotonic_ms;
+        let expected = self.ms + elapsed;
+        if wall_ms <= expected + JUMP_MS {
+            self.ahead_since_ms = None;
+            self.ms = self.ms.max(wall_ms);
+            return self.ms;
+        }
+        self.ms = expected;
+        let since = *self.ahead_since_ms.get_or_insert(monotonic_ms);
+        if monotonic_ms - since >= BELIEVED_AFTER_MS {
+            self.ahead_since_ms = None;
+            self.ms = wall_ms;
+        }
+        self.ms
+    }
+}
+
 impl Timekeeper {
     /// Time goes on from `high_water_ms`, the latest guarded time that the store has recorded; 0 in
-    /// a new store, which has nothing to guard yet.
+    /// a new store, which has nothing to guard yet. Readers believe the clock as it is now.
     pub(crate) fn new(clock: Arc<dyn Clock>, high_water_ms: u64) -> Timekeeper {
-        let trusted_ms = if high_water_ms == 0 { clock.wall_ms() } else { high_water_ms };
-        let at_monotonic_ms = clock.monotonic_ms();
+        let (wall_ms, at_monotonic_ms) = (clock.wall_ms(), clock.monotonic_ms());
+        let belief = |ms| Mutex::new(Belief { ms, at_monotonic_ms, ahead_since_ms: None });
+        let latest_ms = wall_ms.max(high_water_ms);
         Timekeeper {
-            latest_ms: AtomicU64::new(high_water_ms),
-            guard: Mutex::new(Guard { trusted_ms, at_monotonic_ms, ahead_since_ms: None }),
+            latest_ms: AtomicU64::new(latest_ms),
+            seen: belief(latest_ms),
+            recorded: belief(if high_water_ms == 0 { wall_ms } else { high_water_ms }),
             clock,
         }
     }
 
     /// The time that readers go by.
     pub(crate) fn now_ms(&self) -> u64 {
-        let wall = self.clock.wall_ms();
-        let latest = self.latest_ms.load(Ordering::Relaxed);
-        if wall <= latest {
-            return latest;
+        let wall_ms = self.clock.wall_ms();
+        let latest_ms = self.latest_ms.load(Ordering::Relaxed);
+        if wall_ms <= latest_ms {
+            return latest_ms;
         }
+        let believed_ms = if wall_ms - latest_ms <= JUMP_MS {
+            wall_ms
+        } else {
+            held(&self.seen).advance(wall_ms, self.clock.monotonic_ms())
+        };
         // Written at most once in a millisecond, so readers do not fight over the line.
-        self.latest_ms.fetch_max(wall, Ordering::Relaxed);
-        wall
+        self.latest_ms.fetch_max(believed_ms, Ordering::Relaxed);
+        wall_ms.max(believed_ms)
     }
 
-    /// The time that may decide what is destroyed.
+    /// The time that may decide what is destroyed: never later than what readers go by.
     pub(crate) fn guarded_ms(&self) -> u64 {
-        let (wall, monotonic) = (self.clock.wall_ms(), self.clock.monotonic_ms());
-        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed = monotonic.saturating_sub(guard.at_monotonic_ms);
-        guard.at_monotonic_ms = monotonic;
-        let expected = guard.trusted_ms + elapsed;
-        if wall <= expected + JUMP_MS {
-            guard.ahead_since_ms = None;
-            guard.trusted_ms = guard.trusted_ms.max(wall);
-            return guard.trusted_ms;
-        }
-        guard.trusted_ms = expected;
-        let since = *guard.ahead_since_ms.get_or_insert(monotonic);
-        if monotonic - since >= BELIEVED_AFTER_MS {
-            guard.ahead_since_ms = None;
-            guard.trusted_ms = wall;
-        }
-        guard.trusted_ms
+        let now_ms = self.now_ms();
+        let (wall_ms, monotonic_ms) = (self.clock.wall_ms(), self.clock.monotonic_ms());
+        held(&self.recorded).advance(wall_ms, monotonic_ms).min(now_ms)
     }
 
     /// The wall clock as it is, for the write times of records.
     pub(crate) fn wall_ms(&self) -> u64 {
         self.clock.wall_ms()
     }
+}
+
+fn held(belief: &Mutex<Belief>) -> MutexGuard<'_, Belief> {
+    belief.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A clock that a test moves by hand.
@@ -163,6 +185,20 @@ mod tests {
         clock.jump_to(50 * DAY);
         assert_eq!(time.now_ms(), 100 * DAY);
         assert_eq!(Timekeeper::new(clock, 100 * DAY).now_ms(), 100 * DAY);
+    }
+
+    #[test]
+    fn readers_see_a_jump_ahead_while_it_stands_and_forget_it_after() {
+        let clock = ManualClock::new(100 * DAY);
+        let time = Timekeeper::new(clock.clone(), 100 * DAY);
+        clock.jump_to(3650 * DAY);
+        assert_eq!(time.now_ms(), 3650 * DAY);
+        clock.jump_to(100 * DAY + 5);
+        assert_eq!(time.now_ms(), 100 * DAY + 5);
+        clock.advance(10 * DAY);
+        assert_eq!(time.now_ms(), 110 * DAY + 5, "time that has passed is no jump");
+        clock.jump_to(50 * DAY);
+        assert_eq!(time.now_ms(), 110 * DAY + 5);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //!   `pwrite` and at most one `fdatasync`.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -215,7 +216,16 @@ impl Committer {
             group.sync |= sync;
             join(group)
         };
-        self.queue.run(alone, join, |group| self.commit(group))
+        self.queue.run(alone, join, |group| self.commit_or_poison(group))
+    }
+
+    /// A panic while leading must neither leave the others waiting nor let anyone go on with what it
+    /// left behind.
+    fn commit_or_poison(&self, group: &mut WriteGroup) -> Result<Done, Error> {
+        catch_unwind(AssertUnwindSafe(|| self.commit(group))).unwrap_or_else(|_| {
+            let cause = self.poison.get_or_init(|| "a panic while writing".into());
+            Err(Error::Poisoned { cause: Arc::clone(cause) })
+        })
     }
 
     fn commit(&self, group: &mut WriteGroup) -> Result<Done, Error> {
@@ -267,7 +277,7 @@ impl Committer {
     }
 
     /// Refuses every later write, unless the disk was merely full.
-    fn poison_unless_full(&self, error: Error) -> Error {
+    pub(crate) fn poison_unless_full(&self, error: Error) -> Error {
         match error {
             Error::DiskFull { .. } => {
                 Error::DiskFull { free: disk::space(&self.site.dir).map(|(free, _)| free) }
@@ -276,7 +286,8 @@ impl Committer {
         }
     }
 
-    fn poison(&self, error: Error) -> Error {
+    /// Refuses every later write.
+    pub(crate) fn poison(&self, error: Error) -> Error {
         let cause = self.poison.get_or_init(|| error.to_string().into());
         match error {
             Error::DiskFull { .. } => Error::Poisoned { cause: Arc::clone(cause) },
@@ -339,6 +350,11 @@ impl Committer {
         if writer.log.as_ref().is_some_and(|log| log.room() >= len) {
             return Ok(());
         }
+        self.start_log(writer, len)
+    }
+
+    /// Begins a new log with room for `len` bytes. If that fails, the old one goes on.
+    fn start_log(&self, writer: &mut Writer, len: u64) -> Result<(), Error> {
         let needed = crate::format::segment_header::RECORDS_START + len;
         let prepared = self.prepared().take();
         let new = match prepared {
@@ -382,7 +398,7 @@ impl Committer {
             self.record_in(&mut manifest, &Entry::Opened(id))?;
             Ok(new)
         });
-        if made.is_err() {
+        if made.is_err() && !manifest.is_in_doubt() {
             // It holds nothing; what cannot be removed now is a leftover for the next opening.
             let _ = site.disk.remove(&path);
         }
@@ -505,10 +521,7 @@ impl Committer {
         let mut writer = self.writer();
         self.check_open(&writer)?;
         self.begin_session(&mut writer)?;
-        if let Some(old) = writer.log.take() {
-            self.set_aside(&mut writer, old);
-        }
-        self.make_room(&mut writer, COMMIT_LEN as u64)?;
+        self.start_log(&mut writer, COMMIT_LEN as u64)?;
         // The new log says which seqno the store has reached, even if every record with it goes.
         self.empty_commit(&mut writer)
     }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::address::{Address, SegmentId};
 use crate::commit::{Committer, FullLog, Site, tombstone};
-use crate::error::{Corruption, Error};
+use crate::error::{Corruption, Damage, Error};
 use crate::format::footer::Builder;
 use crate::format::manifest::{Entry, Sealed};
 use crate::format::record::{Kind, Record};
@@ -54,6 +54,8 @@ pub(crate) struct Compactor {
     pub(crate) copied_bytes: AtomicU64,
     pub(crate) freed_bytes: AtomicU64,
     pressure: Pressure,
+    /// The store is being closed.
+    stopping: AtomicBool,
 }
 
 /// Set while the store takes more space than its ceiling and compaction is getting somewhere:
@@ -86,7 +88,23 @@ impl Compactor {
         let turn = Mutex::new(Memory::default());
         let (copied_bytes, freed_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         let pressure = Pressure::default();
-        Compactor { keyspace, committer, bound, turn, copied_bytes, freed_bytes, pressure }
+        let stopping = AtomicBool::new(false);
+        Compactor {
+            keyspace,
+            committer,
+            bound,
+            turn,
+            copied_bytes,
+            freed_bytes,
+            pressure,
+            stopping,
+        }
+    }
+
+    /// Gives up what is under way, and does nothing from now on.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Slows a writer down while compaction is behind.
@@ -123,22 +141,34 @@ impl Compactor {
     /// Seals full logs and compacts once. Returns whether anything was done.
     pub(crate) fn step(&self) -> Result<bool, Error> {
         let mut memory = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
         self.committer.check_poison()?;
         if !self.committer.full().is_empty() {
             self.committer.begin()?;
         }
-        let mut worked = self.seal_all()?;
-        if self.log_is_mostly_dead() {
+        let mut sealed = self.seal_all();
+        if sealed.is_ok() && self.log_is_mostly_dead() {
             self.committer.rotate()?;
-            worked |= self.seal_all()?;
+            sealed = self.seal_all().map(|_| true);
         }
+        // A damaged log that cannot be sealed must not keep the rest from being compacted.
+        let (mut worked, damage) = match sealed {
+            Ok(worked) => (worked, None),
+            Err(Error::Corrupt(damage)) => (false, Some(damage)),
+            Err(error) => return Err(error),
+        };
         let victims = plan::plan(&self.candidates(&memory), self.bound);
         if !victims.is_empty() {
             self.committer.begin()?;
             worked |= self.compact(&victims, &mut memory)?;
         }
         self.keyspace.catalog.collect();
-        Ok(worked)
+        match damage {
+            Some(damage) if !worked => Err(damage.into()),
+            _ => Ok(worked),
+        }
     }
 
     fn seal_all(&self) -> Result<bool, Error> {
@@ -164,6 +194,10 @@ impl Compactor {
         if let Some((offset, damage)) = scan.stop {
             return Err(body.corruption(offset, damage).into());
         }
+        if scan.end != log.end {
+            let damage = Damage::CutShort { what: "log", wanted: log.end, found: scan.end };
+            return Err(body.corruption(scan.end, damage).into());
+        }
         scan::sort(&mut scan.records, body);
         let mut footer = Builder::new(body.id, body.seed, log.end);
         for found in &scan.records {
@@ -172,14 +206,17 @@ impl Compactor {
         let (bytes, trailer) = footer.finish(scan.clock_ms, scan.chain);
         let file_len = log.end + bytes.len() as u64;
         let fail = |error| Error::io("seal a log", log.file.path(), error);
-        log.file.set_len(log.end).map_err(fail)?;
-        log.file.write_at(&bytes, log.end).map_err(fail)?;
-        log.file.sync().map_err(fail)?;
+        let written = log.file.set_len(log.end).and_then(|()| log.file.write_at(&bytes, log.end));
+        written.map_err(fail).map_err(|error| self.committer.poison_unless_full(error))?;
+        // The log's own records may be among what a failed sync has lost.
+        log.file.sync().map_err(fail).map_err(|error| self.committer.poison(error))?;
         let whole = Map::new(log.file.as_file(), file_len as usize, file_len as usize);
         let footer = Footer::open(body, Arc::new(whole.map_err(fail)?))?;
         let (segment, kind, records_end) = (body.id, SegmentKind::Log, log.end);
         let footer_crc = trailer.footer_crc;
-        let sealed = Sealed { segment, kind, file_len, records_end, footer_crc };
+        let (last_seqno, clock_ms) = (scan.last_seqno, scan.clock_ms);
+        let sealed =
+            Sealed { segment, kind, file_len, records_end, footer_crc, last_seqno, clock_ms };
         self.committer.record(&Entry::Sealed(sealed))?;
         log.segment.set_footer(footer);
         Ok(())
@@ -228,8 +265,10 @@ impl Compactor {
             others: others.iter().filter(|other| is_sealed(other, &self.committer)).collect(),
             outputs: BTreeMap::new(),
             finished: Vec::new(),
+            created: Vec::new(),
             moves: Vec::new(),
             expired: Vec::new(),
+            stuck: BTreeSet::new(),
             dropped_puts: false,
         };
         match job.write(&inputs) {
@@ -266,10 +305,14 @@ struct Job<'a> {
     /// The run that is being written for each expiry window.
     outputs: BTreeMap<u8, RunWriter>,
     finished: Vec<FinishedRun>,
+    /// Every run that was begun, whatever became of it.
+    created: Vec<SegmentId>,
     /// For each survivor where it was and where its copy is: run, offset.
     moves: Vec<(Address, SegmentId, u64)>,
-    /// Records that expired for good.
-    expired: Vec<Address>,
+    /// Records that expired for good: composite key, place, length.
+    expired: Vec<(Box<[u8]>, Address, u64)>,
+    /// Inputs that the index may still point at, since a copy could not be read back.
+    stuck: BTreeSet<SegmentId>,
     dropped_puts: bool,
 }
 
@@ -297,6 +340,9 @@ impl Job<'_> {
             .filter_map(|segment| Some((&**segment, Source::Footer(segment.footer()?.entries()))));
         let mut merge = Merge::new(sources)?;
         while let Some(current) = merge.current() {
+            if self.compactor.stopping.load(Ordering::Relaxed) {
+                return Err(Error::Closed);
+            }
             self.take(&current)?;
             merge.advance()?;
         }
@@ -323,7 +369,8 @@ impl Job<'_> {
         }
         if is_expired(entry.expires_ms, self.now_ms) {
             self.dropped_puts = true;
-            self.expired.push(address);
+            let len = entry.record_len(current.key.len());
+            self.expired.push((current.key.into(), address, len));
             return self.keep_tombstone(current.key, Kind::Delete, entry.seqno);
         }
         self.keep(current, address)
@@ -384,6 +431,7 @@ impl Job<'_> {
         }
         if !self.outputs.contains_key(&window) {
             let id = self.compactor.committer.manifest().take_segment_id();
+            self.created.push(id);
             let site = self.site();
             let run = RunWriter::create(&site.disk, &site.dir, id, &site.store, window)?;
             self.outputs.insert(window, run);
@@ -395,13 +443,12 @@ impl Job<'_> {
 
     /// Gives up: the inputs stay, and the outputs were never part of the store.
     fn remove_outputs(&mut self) {
-        let open = std::mem::take(&mut self.outputs).into_values().map(|run| run.id);
-        let finished = self.finished.drain(..).map(|run| run.sealed.segment);
-        let ids: Vec<_> = open.chain(finished).collect();
+        self.outputs.clear();
+        self.finished.clear();
         let site = self.site();
-        for id in ids {
+        for id in &self.created {
             // What cannot be removed now is a leftover that the next opening removes.
-            let _ = site.disk.remove(&site.dir.join(file_name(id, SegmentKind::Run)));
+            let _ = site.disk.remove(&site.dir.join(file_name(*id, SegmentKind::Run)));
         }
     }
 
@@ -422,9 +469,13 @@ impl Job<'_> {
             inputs: inputs.iter().map(|input| input.id()).collect(),
             outputs: self.finished.iter().map(|run| run.sealed).collect(),
         };
-        // If this fails, the entry may or may not be on disk, so the outputs stay where they are: the
-        // next opening knows.
-        compactor.committer.record(&entry)?;
+        if let Err(error) = compactor.committer.record(&entry) {
+            // An entry that may be on disk all the same needs its outputs; the next opening knows.
+            if !compactor.committer.manifest().is_in_doubt() {
+                self.remove_outputs();
+            }
+            return Err(error);
+        }
         memory.generation += u64::from(self.dropped_puts);
         for output in outputs.values() {
             memory.examined.insert(output.id(), memory.generation);
@@ -458,13 +509,17 @@ impl Job<'_> {
     }
 
     /// Points the index at the copies, where it still points at the originals.
-    fn move_index(&self, outputs: &BTreeMap<SegmentId, Arc<Segment>>, inputs: &[Arc<Segment>]) {
+    fn move_index(&mut self, outputs: &BTreeMap<SegmentId, Arc<Segment>>, inputs: &[Arc<Segment>]) {
         let keyspace = &self.compactor.keyspace;
         for moves in self.moves.chunks(MOVES_AT_ONCE) {
             let (mut writer, pinned) = (keyspace.writer(), keyspace.index.pin());
             for (from, run, offset) in moves {
                 let Some(output) = outputs.get(run) else { continue };
-                let Ok(record) = output.body.record(*offset) else { continue };
+                let Ok(record) = output.body.record(*offset) else {
+                    let of = |input: &&Arc<Segment>| input.slot == from.slot();
+                    self.stuck.extend(inputs.iter().find(of).map(|input| input.id()));
+                    continue;
+                };
                 let composite = key::Composite::new(record.header.namespace, record.key);
                 let to = Address::new(output.slot, *offset);
                 let len = record.header.record_len() as u64;
@@ -473,14 +528,8 @@ impl Job<'_> {
         }
         for gone in self.expired.chunks(MOVES_AT_ONCE) {
             let (mut writer, pinned) = (keyspace.writer(), keyspace.index.pin());
-            for address in gone {
-                let Some(input) = inputs.iter().find(|input| input.slot == address.slot()) else {
-                    continue;
-                };
-                let Ok(record) = input.body.record(address.offset()) else { continue };
-                let composite = key::Composite::new(record.header.namespace, record.key);
-                let len = record.header.record_len() as u64;
-                keyspace.forget(&mut writer, &composite, *address, len, &pinned);
+            for (composite, address, len) in gone {
+                keyspace.forget(&mut writer, composite, *address, *len, &pinned);
             }
         }
     }
@@ -488,7 +537,7 @@ impl Job<'_> {
     fn retire(&self, inputs: &[Arc<Segment>], memory: &mut Memory) -> Result<(), Error> {
         let compactor = self.compactor;
         let site = self.site();
-        for input in inputs {
+        for input in inputs.iter().filter(|input| !self.stuck.contains(&input.id())) {
             compactor.keyspace.catalog.retire(input.id());
             memory.examined.remove(&input.id());
             let freed = input.footer().map_or(0, Footer::file_len);
@@ -499,6 +548,7 @@ impl Job<'_> {
         }
         let synced = site.disk.sync_dir(&site.dir);
         synced.map_err(|error| Error::io("sync the store's directory", &site.dir, error))?;
-        compactor.committer.manifest().compact()
+        let compacted = compactor.committer.manifest().compact();
+        compacted.map_err(|error| compactor.committer.poison_unless_full(error))
     }
 }

@@ -66,6 +66,8 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inner {
     fn close(&self) -> Result<(), Error> {
+        // First, so that a thread which compacts gives up.
+        self.compactor.stop();
         drop(held(&self.background).take());
         let closed = self.committer.close();
         drop(held(&self.lock).take());

@@ -47,7 +47,7 @@ use block::{KEY_LEN_MAX, Keys};
 use hash::{Hash, HashWriter};
 use tree::{BulkTree, Limits, Tree, TreeWriter};
 
-pub(crate) use block::Traits;
+pub(crate) use block::{Traits, Visited};
 pub(crate) use hash::KeyHash;
 pub(crate) use reclaim::{Guard, Reclaimer};
 
@@ -128,16 +128,30 @@ impl Index {
         self.hash.get(hash, guard, probe)
     }
 
-    /// Visits the keys from the first one >= `start` on, in order, until `visit` breaks. A key is
-    /// valid during its visit.
-    #[inline]
+    /// Visits the keys from the first one >= `start` on, in order, until `visit` breaks.
     pub(crate) fn walk(
         &self,
         start: &[u8],
         guard: &Guard,
-        visit: impl FnMut(&[u8], Traits) -> ControlFlow<()>,
+        mut visit: impl FnMut(&[u8], Traits) -> ControlFlow<()>,
     ) {
-        self.tree.walk(start, guard, visit);
+        self.tree.walk(start, None, guard, &mut Vec::new(), |key, traits| {
+            if visit(key, traits).is_continue() { Visited::Skip } else { Visited::Stop }
+        });
+    }
+
+    /// Visits the keys in [`start`, `end`), or from `start` on, in order, until `visit` says to stop;
+    /// appends those that it says to keep to `keys`, one after the other.
+    #[inline]
+    pub(crate) fn gather(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        guard: &Guard,
+        keys: &mut Vec<u8>,
+        visit: impl FnMut(&[u8], Traits) -> Visited,
+    ) {
+        self.tree.walk(start, end, guard, keys, visit);
     }
 
     pub(crate) fn memory(&self) -> IndexMemory {

@@ -6,7 +6,6 @@
 //! promised, before anything here points at it; a segment's live bytes are exactly the lengths of
 //! its records that the index points at.
 
-use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::address::Address;
@@ -14,7 +13,7 @@ use crate::catalog::Catalog;
 use crate::clock::Timekeeper;
 use crate::error::{Corruption, Error};
 use crate::format::record::{self, Header, Kind, Record};
-use crate::index::{Guard, Index, IndexWriter, Traits};
+use crate::index::{Guard, Index, IndexWriter, Traits, Visited};
 use crate::key::{self, Composite};
 use crate::segment::Segment;
 
@@ -30,6 +29,30 @@ pub(crate) struct Change<'a> {
     pub(crate) header: Header,
     pub(crate) key: &'a [u8],
     pub(crate) address: Address,
+}
+
+/// What a key pointed at before.
+enum Old {
+    Sound(Header),
+    Damaged,
+}
+
+impl Old {
+    /// Those of a damaged record are not known; these are no record's, so the tree is brought up to
+    /// date.
+    fn traits(&self) -> Traits {
+        match self {
+            Old::Sound(header) => traits_of(header),
+            Old::Damaged => Traits { expires_at_ms: u64::MAX, has_metadata: true },
+        }
+    }
+
+    fn is_live(&self, now_ms: u64) -> bool {
+        match self {
+            Old::Sound(header) => !is_expired(header.expires_ms, now_ms),
+            Old::Damaged => true,
+        }
+    }
 }
 
 /// Changes whose places in the index are fetched together, since their cache misses overlap.
@@ -145,24 +168,24 @@ impl Keyspace {
                 log.add_live(header.record_len() as u64);
                 let traits = traits_of(header);
                 let replaced = writer.upsert(&composite, change.address, traits, |address| {
-                    old = self.old_header(address, header.namespace, change.key, pinned);
-                    old.map(|header| traits_of(&header))
+                    old = self.old(address, header.namespace, change.key, pinned);
+                    old.as_ref().map(Old::traits)
                 });
-                self.bury(replaced, old, pinned);
+                self.bury(replaced, old.as_ref(), pinned);
             }
             Kind::Delete => {
                 let removed = writer.remove(&composite, |address| {
-                    old = self.old_header(address, header.namespace, change.key, pinned);
+                    old = self.old(address, header.namespace, change.key, pinned);
                     old.is_some()
                 });
-                self.bury(removed, old, pinned);
+                self.bury(removed, old.as_ref(), pinned);
             }
             Kind::DeletePrefix | Kind::DeleteNamespace => {
                 self.remove_range(writer, &composite, pinned);
                 return true;
             }
         }
-        old.is_some_and(|old| !is_expired(old.expires_ms, now_ms))
+        old.is_some_and(|old| old.is_live(now_ms))
     }
 
     fn remove_range(&self, writer: &mut IndexWriter, prefix: &[u8], pinned: &Guard) {
@@ -172,34 +195,32 @@ impl Keyspace {
             end.as_deref(),
             |address, composite| {
                 let (namespace, key) = key::split(composite);
-                self.old_header(address, namespace, key, pinned).is_some()
+                self.old(address, namespace, key, pinned).is_some()
             },
             |address| {
                 let old = self.segment(address, pinned).and_then(|segment| {
-                    segment.body.record(address.offset()).ok().map(|record| record.header)
+                    let record = segment.body.record(address.offset()).ok()?;
+                    Some(Old::Sound(record.header))
                 });
-                self.bury(Some(address), old, pinned);
+                self.bury(Some(address), old.as_ref(), pinned);
             },
         );
     }
 
-    /// The header at `address` if the record there has this very key. A record that is damaged and
-    /// may or may not be it counts as another: the new one is then entered beside it.
-    fn old_header(
-        &self,
-        address: Address,
-        namespace: u32,
-        key: &[u8],
-        pinned: &Guard,
-    ) -> Option<Header> {
+    /// What was at `address` if the record there has this very key. A record that is damaged is taken
+    /// for it: the hash says so with 36 bits, and a key must not become undeletable with its record.
+    fn old(&self, address: Address, namespace: u32, key: &[u8], pinned: &Guard) -> Option<Old> {
         let segment = self.segment(address, pinned)?;
-        let found = record_of(segment, address.offset(), namespace, key).ok().flatten()?;
-        Some(found.header)
+        match record_of(segment, address.offset(), namespace, key) {
+            Ok(found) => found.map(|record| Old::Sound(record.header)),
+            Err(_) => Some(Old::Damaged),
+        }
     }
 
-    /// Takes a record that nothing points at any more off its segment's live bytes.
-    fn bury(&self, address: Option<Address>, header: Option<Header>, pinned: &Guard) {
-        let (Some(address), Some(header)) = (address, header) else { return };
+    /// Takes a record that nothing points at any more off its segment's live bytes. The length of a
+    /// damaged one is not known: it stays counted, and keeps its segment from looking empty.
+    fn bury(&self, address: Option<Address>, old: Option<&Old>, pinned: &Guard) {
+        let (Some(address), Some(Old::Sound(header))) = (address, old) else { return };
         if let Some(segment) = self.segment(address, pinned) {
             segment.sub_live(header.record_len() as u64);
         }
@@ -249,14 +270,17 @@ impl Keyspace {
         self.index.get(hash, pinned, |found| (found == address).then_some(())).is_some()
     }
 
-    /// Walks the keys of the half-open range from `start` under one pin.
-    pub(crate) fn walk(
+    /// Walks the keys in [`start`, `end`), or from `start` on, under one pin, and appends those that
+    /// `visit` says to keep to `keys`.
+    pub(crate) fn gather(
         &self,
         start: &[u8],
+        end: Option<&[u8]>,
         pinned: &Guard,
-        visit: impl FnMut(&[u8], Traits) -> ControlFlow<()>,
+        keys: &mut Vec<u8>,
+        visit: impl FnMut(&[u8], Traits) -> Visited,
     ) {
-        self.index.walk(start, pinned, visit);
+        self.index.gather(start, end, pinned, keys, visit);
     }
 }
 

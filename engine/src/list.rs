@@ -4,10 +4,11 @@
 //! always holds: keys ascend, an expired key is never shown, a page that is not the last is full,
 //! and [`Page::is_complete`] is exact. A page is no snapshot: each key was there when it was read.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 use crate::cursor::{self, Scope};
 use crate::error::Error;
+use crate::index::Visited;
 use crate::key::{self, Composite, PREFIX_LEN};
 use crate::keyspace::{Keyspace, is_expired};
 
@@ -90,16 +91,18 @@ impl ListOptions {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// Keys and metadata, one after the other.
-    bytes: Vec<u8>,
+    /// Composite keys, one after the other.
+    keys: Vec<u8>,
+    metadata: Vec<u8>,
     rows: Vec<Row>,
     cursor: Option<String>,
 }
 
 #[derive(Clone, Debug)]
 struct Row {
+    /// In `Page::keys`, without the namespace's number.
     key: Range<u32>,
-    metadata_end: u32,
+    metadata: Range<u32>,
     expires_ms: u64,
 }
 
@@ -145,10 +148,10 @@ impl Page {
     }
 
     fn listed(&self, row: &Row) -> Listed<'_> {
-        let (start, end) = (row.key.start as usize, row.key.end as usize);
-        let metadata = &self.bytes[end..row.metadata_end as usize];
+        let of = |range: &Range<u32>| range.start as usize..range.end as usize;
+        let metadata = &self.metadata[of(&row.metadata)];
         Listed {
-            key: &self.bytes[start..end],
+            key: &self.keys[of(&row.key)],
             expires_at: (row.expires_ms != 0).then_some(row.expires_ms),
             metadata: (!metadata.is_empty()).then_some(metadata),
         }
@@ -164,15 +167,6 @@ impl Page {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.cursor.is_none()
-    }
-
-    fn push(&mut self, key: &[u8], metadata: &[u8], expires_ms: u64) {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(key);
-        let end = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(metadata);
-        let metadata_end = self.bytes.len() as u32;
-        self.rows.push(Row { key: start..end, metadata_end, expires_ms });
     }
 }
 
@@ -215,9 +209,10 @@ fn fill(
         Some(key) => just_after(&Composite::new(scope.namespace, &key)),
         None => prefix.to_vec(),
     };
+    let end = key::successor(&prefix);
     let now_ms = keyspace.time.now_ms();
     loop {
-        let walked = walk_once(keyspace, &prefix, &start, now_ms, limit, page)?;
+        let walked = walk_once(keyspace, &start, end.as_deref(), now_ms, limit, page)?;
         match walked {
             Walked::Ended => return Ok(false),
             Walked::Full => return Ok(true),
@@ -241,48 +236,55 @@ enum Walked {
 
 fn walk_once(
     keyspace: &Keyspace,
-    prefix: &[u8],
     start: &[u8],
+    end: Option<&[u8]>,
     now_ms: u64,
     limit: usize,
     page: &mut Page,
 ) -> Result<Walked, Error> {
     let pinned = keyspace.index.pin();
     let (mut outcome, mut error) = (Walked::Ended, None);
-    let mut visits = 0;
-    keyspace.walk(start, &pinned, |composite, traits| {
-        if !composite.starts_with(prefix) {
-            return ControlFlow::Break(());
-        }
+    let (mut visits, mut key_end) = (0, page.keys.len());
+    let Page { keys, metadata, rows, .. } = page;
+    keyspace.gather(start, end, &pinned, keys, |composite, traits| {
         visits += 1;
         if visits > KEYS_PER_PIN.max(limit) {
             outcome = Walked::Pause(composite.to_vec());
-            return ControlFlow::Break(());
+            return Visited::Stop;
         }
         if is_expired(traits.expires_at_ms, now_ms) {
-            return ControlFlow::Continue(());
+            return Visited::Skip;
         }
-        if page.rows.len() == limit {
+        if rows.len() == limit {
             outcome = Walked::Full;
-            return ControlFlow::Break(());
+            return Visited::Stop;
         }
-        let key = &composite[PREFIX_LEN..];
-        if !traits.has_metadata {
-            page.push(key, &[], traits.expires_at_ms);
-            return ControlFlow::Continue(());
-        }
-        let found = keyspace.find_pinned(composite, &pinned, |_, _, record| {
-            if !is_expired(record.header.expires_ms, now_ms) {
-                page.push(key, record.metadata, record.header.expires_ms);
+        let (mut expires_ms, metadata_start) = (traits.expires_at_ms, metadata.len());
+        if traits.has_metadata {
+            let found = keyspace.find_pinned(composite, &pinned, |_, _, record| {
+                metadata.extend_from_slice(record.metadata);
+                record.header.expires_ms
+            });
+            match found {
+                Ok(Some(now)) if !is_expired(now, now_ms) => expires_ms = now,
+                Ok(_) => {
+                    metadata.truncate(metadata_start);
+                    return Visited::Skip;
+                }
+                Err(err) => {
+                    error = Some(err);
+                    return Visited::Stop;
+                }
             }
+        }
+        let key_start = key_end + PREFIX_LEN;
+        key_end += composite.len();
+        rows.push(Row {
+            key: key_start as u32..key_end as u32,
+            metadata: metadata_start as u32..metadata.len() as u32,
+            expires_ms,
         });
-        match found {
-            Ok(_) => ControlFlow::Continue(()),
-            Err(err) => {
-                error = Some(err);
-                ControlFlow::Break(())
-            }
-        }
+        Visited::Keep
     });
     match error {
         Some(error) => Err(error),

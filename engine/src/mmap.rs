@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -33,6 +34,20 @@ impl Map {
         assert!(published <= len, "only mapped bytes can be published");
         let raw = MmapOptions::new().len(len.max(1)).map_raw_read_only(file)?;
         Ok(Map { raw, published: AtomicUsize::new(published) })
+    }
+
+    /// A copy of the first `len` bytes of `file` in memory of its own: for files that another process
+    /// may shorten at any time. Ends where the file ends, if that is sooner.
+    pub(crate) fn copy_of(file: &File, len: usize) -> io::Result<Map> {
+        let mut copy = MmapOptions::new().len(len.max(1)).map_anon()?;
+        let mut published = 0;
+        while published < len {
+            match file.read_at(&mut copy[published..len], published as u64)? {
+                0 => break,
+                read => published += read,
+            }
+        }
+        Ok(Map { raw: copy.into(), published: AtomicUsize::new(published) })
     }
 
     /// Makes the bytes below `end` readable. They must be in the file, and final.

@@ -100,7 +100,29 @@ pub(crate) struct Recovered {
     pub(crate) report: RecoveryReport,
 }
 
+/// How often a read-only opening starts over when the process that writes the store was quicker.
+const LOOKS: usize = 20;
+
 pub(crate) fn open(options: &Options, dir: &Path) -> Result<Recovered, Error> {
+    let mut looks = 1;
+    loop {
+        match open_once(options, dir) {
+            Err(error) if options.read_only && may_be_a_race(&error) && looks < LOOKS => looks += 1,
+            opened => return opened,
+        }
+    }
+}
+
+/// Whether an error can come from a file that was sealed, compacted or removed meanwhile.
+fn may_be_a_race(error: &Error) -> bool {
+    match error {
+        Error::Corrupt(_) => true,
+        Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+fn open_once(options: &Options, dir: &Path) -> Result<Recovered, Error> {
     let begin = Instant::now();
     let lock = if options.read_only { None } else { Some(lock(&options.disk, dir)?) };
     let mut report = RecoveryReport::default();
@@ -203,7 +225,6 @@ struct Scanned {
     id: SegmentId,
     /// Shows more than what is final, so it is only good for scanning.
     body: Body,
-    file_len: u64,
     scan: LogScan,
 }
 
@@ -229,8 +250,6 @@ impl Recovery<'_> {
         fill_index(&keyspace, &sealed, &logs)?;
         self.report.keys = keyspace.index.memory().keys;
         self.report.clean = self.witness.closed.is_some();
-        let sealed_max = sealed.iter().filter_map(|source| source.max_seqno()).max().unwrap_or(0);
-        let last_seqno = last_seqno.max(sealed_max);
         let start = self.start(logs, last_seqno)?;
         Ok((keyspace, start))
     }
@@ -260,20 +279,24 @@ impl Recovery<'_> {
     }
 
     fn has_commits(&self, path: &Path, id: SegmentId) -> Result<bool, Error> {
-        let (body, _) = self.map_for_scan(path, id)?;
+        let body = self.map_for_scan(path, id)?;
         let header = SegmentHeader::decode(body.map.bytes());
         let ours = header.is_ok_and(|header| header.store == self.store && header.segment == id);
         Ok(ours && scan::scan_log(&body, Values::Trust).commits > 0)
     }
 
     /// Maps a log up to the last byte that was written to it.
-    fn map_for_scan(&self, path: &Path, id: SegmentId) -> Result<(Body, u64), Error> {
+    fn map_for_scan(&self, path: &Path, id: SegmentId) -> Result<Body, Error> {
         let fail = |error| Error::io("open a log", path, error);
         let file = File::open(path).map_err(fail)?;
         let file_len = file.metadata().map_err(fail)?.len();
         let len = crate::mmap::written_len(&file, file_len);
-        let map = Map::new(&file, len as usize, len as usize).map_err(fail)?;
-        Ok((Body::new(id, SegmentKind::Log, &self.store, map), file_len))
+        let map = if self.options.read_only {
+            Map::copy_of(&file, len as usize)
+        } else {
+            Map::new(&file, len as usize, len as usize)
+        };
+        Ok(Body::new(id, SegmentKind::Log, &self.store, map.map_err(fail)?))
     }
 
     fn scan_logs(&mut self) -> Result<Vec<Scanned>, Error> {
@@ -283,10 +306,10 @@ impl Recovery<'_> {
             if !path.exists() {
                 return Err(missing(id, SegmentKind::Log).into());
             }
-            let (body, file_len) = self.map_for_scan(&path, id)?;
+            let body = self.map_for_scan(&path, id)?;
             self.check_header(&body, SegmentKind::Log)?;
             let scan = scan::scan_log(&body, Values::Verify);
-            logs.push(Scanned { id, body, file_len, scan });
+            logs.push(Scanned { id, body, scan });
         }
         // A log that was made ahead of need can be older than one that was used before it.
         logs.sort_by_key(|log| (log.scan.first_seqno.unwrap_or(u64::MAX), log.id));
@@ -314,7 +337,7 @@ impl Recovery<'_> {
     /// Decides whether what stopped the scans is a torn tail or rot. Returns the last seqno that
     /// counts.
     fn judge(&mut self, logs: &[Scanned]) -> Result<u64, Error> {
-        let mut last = 0;
+        let mut last = self.witness.last_seqno;
         let mut broken: Option<(&Scanned, u64, Damage)> = None;
         let mut promised = self.witness.closed.map_or(0, |closed| closed.last_seqno);
         for log in logs {
@@ -323,7 +346,7 @@ impl Recovery<'_> {
                 continue;
             }
             if let Some(first) = log.scan.first_seqno {
-                if last != 0 && first != last + 1 {
+                if first != last + 1 {
                     let damage = Damage::Gap { expected: last + 1, found: first };
                     promised = promised.max(scan::watermark_after(&log.body, RECORDS_START));
                     broken = Some((log, RECORDS_START, damage));
@@ -363,7 +386,7 @@ impl Recovery<'_> {
 
     fn clock_ms(&self, logs: &[Scanned]) -> u64 {
         let logs = logs.iter().map(|log| log.scan.clock_ms).max().unwrap_or(0);
-        logs.max(self.witness.closed.map_or(0, |closed| closed.clock_ms))
+        logs.max(self.witness.clock_ms).max(self.witness.closed.map_or(0, |closed| closed.clock_ms))
     }
 
     fn open_sealed(&mut self, keyspace: &Keyspace) -> Result<Vec<SealedSource>, Error> {
@@ -440,9 +463,9 @@ impl Recovery<'_> {
         scanned: Vec<Scanned>,
         keyspace: &Keyspace,
     ) -> Result<Vec<LogSource>, Error> {
-        let (mut logs, mut broken, mut last) = (Vec::new(), false, 0);
-        for Scanned { id, body, file_len, scan } in scanned {
-            let gap = last != 0 && scan.first_seqno.is_some_and(|first| first != last + 1);
+        let (mut logs, mut broken, mut last) = (Vec::new(), false, self.witness.last_seqno);
+        for Scanned { id, body, scan } in scanned {
+            let gap = scan.first_seqno.is_some_and(|first| first != last + 1);
             broken |= gap;
             if broken || scan.commits == 0 {
                 self.discard(id, &body, broken || scan.stop.is_some());
@@ -459,7 +482,7 @@ impl Recovery<'_> {
                 broken = true;
             }
             last = scan.last_seqno;
-            logs.push(self.keep_log(keyspace, id, file_len, scan)?);
+            logs.push(self.keep_log(keyspace, id, scan)?);
         }
         Ok(logs)
     }
@@ -480,13 +503,12 @@ impl Recovery<'_> {
         &self,
         keyspace: &Keyspace,
         id: SegmentId,
-        file_len: u64,
         scan: LogScan,
     ) -> Result<LogSource, Error> {
         let path = self.dir.join(file_name(id, SegmentKind::Log));
         let fail = |error| Error::io("open a log", &path, error);
         let file = File::open(&path).map_err(fail)?;
-        let capacity = self.options.segment_bytes.max(file_len);
+        let capacity = self.options.segment_bytes.max(scan.end);
         let map = Map::new(&file, capacity as usize, scan.end as usize).map_err(fail)?;
         let body = Body::new(id, SegmentKind::Log, &self.store, map);
         let Some(slot) = keyspace.catalog.take_slot() else {
@@ -523,18 +545,9 @@ impl Recovery<'_> {
         let leftovers = std::mem::take(&mut self.leftovers);
         // What was read is in the page cache, and may not be on disk: a process that was killed
         // leaves such pages behind. So the watermark starts over.
-        let last_closed = self.witness.closed.map_or(0, |closed| closed.last_seqno);
-        let last_seqno = last_seqno.max(last_closed);
-        Ok(Start { log, full, next_seqno: last_seqno + 1, durable_seqno: last_closed, leftovers })
-    }
-}
-
-impl SealedSource {
-    fn max_seqno(&self) -> Option<u64> {
-        match self.segment.footer() {
-            Some(footer) => Some(footer.trailer.max_seqno),
-            None => self.rebuilt.iter().map(|found| found.entry.seqno).max(),
-        }
+        let closed = self.witness.closed.map_or(0, |closed| closed.last_seqno);
+        let durable_seqno = closed.max(self.witness.last_seqno);
+        Ok(Start { log, full, next_seqno: last_seqno + 1, durable_seqno, leftovers })
     }
 }
 

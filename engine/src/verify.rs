@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use crate::error::{Corruption, Damage, Error};
 use crate::format::footer::Entry;
+use crate::format::record;
 use crate::format::segment_header::SegmentHeader;
+use crate::index::IndexCheck;
 use crate::key;
 use crate::keyspace::Keyspace;
 use crate::segment::Segment;
@@ -171,18 +173,24 @@ fn verify_between(segment: &Segment, footer: &Footer, report: &mut VerifyReport)
     }
 }
 
-fn verify_index(keyspace: &Keyspace, report: &mut VerifyReport) {
-    let pinned = keyspace.index.pin();
-    let check = keyspace.index.check(|address, composite| {
+fn check_index(keyspace: &Keyspace) -> IndexCheck {
+    keyspace.index.check(|address, composite| {
         let (namespace, key) = key::split(composite);
+        let pinned = keyspace.index.pin();
         keyspace.segment(address, &pinned).is_some_and(|segment| {
-            crate::format::record::has_key(
-                segment.body.bytes_from(address.offset()),
-                namespace,
-                key,
-            )
+            let bytes = segment.body.bytes_from(address.offset());
+            record::has_key(bytes, namespace, key)
         })
-    });
+    })
+}
+
+fn verify_index(keyspace: &Keyspace, report: &mut VerifyReport) {
+    let mut check = check_index(keyspace);
+    if !check.is_sound() {
+        // Writes during the check look like that too; so once more, while they wait.
+        let _writers_wait = keyspace.writer();
+        check = check_index(keyspace);
+    }
     report.keys = check.keys_in_tree;
     if !check.is_sound() && report.damaged.is_empty() {
         let damage = Damage::NotAsWitnessed { what: "index" };

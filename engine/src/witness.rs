@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::address::SegmentId;
 use crate::disk::{Disk, DiskFile};
@@ -30,6 +31,8 @@ pub(crate) struct ManifestFile {
     end: u64,
     dirty_tail: bool,
     witness: Witness,
+    /// Why there is no file to append to any more.
+    broken: Option<Arc<str>>,
 }
 
 /// Reads the manifest of `dir`, `None` if there is none.
@@ -63,6 +66,7 @@ impl ManifestFile {
             end: 0,
             dirty_tail: false,
             witness,
+            broken: None,
         };
         manifest.rewrite()?;
         Ok(manifest)
@@ -87,6 +91,7 @@ impl ManifestFile {
             end: decoded.end,
             dirty_tail: decoded.torn > 0,
             witness: decoded.witness,
+            broken: None,
         })
     }
 
@@ -107,7 +112,12 @@ impl ManifestFile {
 
     /// Adds an entry, durable when this returns.
     pub(crate) fn append(&mut self, entry: &Entry) -> Result<(), Error> {
-        let Some(file) = &self.file else { return Err(Error::ReadOnly) };
+        let Some(file) = &self.file else {
+            return Err(match &self.broken {
+                Some(cause) => Error::Poisoned { cause: Arc::clone(cause) },
+                None => Error::ReadOnly,
+            });
+        };
         let fail = |error| Error::io("write the manifest", &self.dir.join(FILE_NAME), error);
         if self.dirty_tail {
             file.set_len(self.end).map_err(fail)?;
@@ -116,7 +126,11 @@ impl ManifestFile {
         let mut bytes = Vec::new();
         entry.append_to(&mut bytes, self.end, Seed::of_manifest(&self.store));
         self.dirty_tail = true;
-        file.write_at(&bytes, self.end).map_err(fail)?;
+        if let Err(error) = file.write_at(&bytes, self.end) {
+            // If that can be taken back, nobody will ever read half an entry.
+            self.dirty_tail = file.set_len(self.end).and_then(|()| file.sync()).is_err();
+            return Err(fail(error));
+        }
         file.sync().map_err(fail)?;
         self.dirty_tail = false;
         self.end += bytes.len() as u64;
@@ -141,6 +155,11 @@ impl ManifestFile {
         self.rewrite()
     }
 
+    /// Whether the last entry that could not be written may be on disk all the same.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.dirty_tail || self.broken.is_some()
+    }
+
     fn rewrite(&mut self) -> Result<(), Error> {
         let (new, path) = (self.dir.join(NEW_FILE_NAME), self.dir.join(FILE_NAME));
         let fail = |error| Error::io("write the manifest", &new, error);
@@ -153,9 +172,21 @@ impl ManifestFile {
         let file = self.disk.create(&new).map_err(fail)?;
         file.write_at(&bytes, 0).map_err(fail)?;
         file.sync().map_err(fail)?;
-        self.disk.rename(&new, &path).map_err(fail)?;
-        self.disk.sync_dir(&self.dir).map_err(fail)?;
-        self.file = Some(self.disk.open(&path).map_err(fail)?);
+        // From here on the old file may be nameless, so a failure leaves no file to append to.
+        self.file = None;
+        let renamed = self
+            .disk
+            .rename(&new, &path)
+            .and_then(|()| self.disk.sync_dir(&self.dir))
+            .and_then(|()| self.disk.open(&path));
+        match renamed {
+            Ok(file) => self.file = Some(file),
+            Err(error) => {
+                let cause: Arc<str> = fail(error).to_string().into();
+                self.broken = Some(Arc::clone(&cause));
+                return Err(Error::Poisoned { cause });
+            }
+        }
         self.end = bytes.len() as u64;
         self.dirty_tail = false;
         Ok(())

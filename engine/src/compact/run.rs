@@ -144,6 +144,8 @@ impl RunWriter {
             file_len: self.written,
             records_end,
             footer_crc: trailer.footer_crc,
+            last_seqno: 0,
+            clock_ms: 0,
         };
         let tombstone_bytes = self.tombstone_bytes;
         Ok(FinishedRun { sealed, file: self.file, tombstone_bytes })

@@ -51,6 +51,10 @@ pub(crate) struct Sealed {
     /// Where the records end and the footer starts.
     pub(crate) records_end: u64,
     pub(crate) footer_crc: u32,
+    /// The last seqno that the log had reached; 0 in runs.
+    pub(crate) last_seqno: u64,
+    /// The latest clock of its commits; 0 in runs.
+    pub(crate) clock_ms: u64,
 }
 
 /// How a session ended that closed its store.
@@ -77,7 +81,7 @@ pub(crate) enum Entry {
     /// A session ended with everything durable.
     Closed(Closed),
     /// The first entry of a rewritten manifest: what its predecessors had counted up to.
-    Counters { next_segment: u32, epoch: u32 },
+    Counters { next_segment: u32, epoch: u32, last_seqno: u64, clock_ms: u64 },
 }
 
 /// What all entries together say.
@@ -90,6 +94,11 @@ pub(crate) struct Witness {
     pub(crate) retired: BTreeSet<SegmentId>,
     pub(crate) next_segment: u32,
     pub(crate) epoch: u32,
+    /// Every record up to this seqno was in a log that is sealed, and so is durable or was dropped
+    /// by compaction.
+    pub(crate) last_seqno: u64,
+    /// The latest clock of the sealed logs.
+    pub(crate) clock_ms: u64,
     /// Set if nothing was written since the store was closed.
     pub(crate) closed: Option<Closed>,
 }
@@ -116,15 +125,19 @@ impl Witness {
                 self.closed = None;
             }
             Entry::Closed(closed) => self.closed = Some(*closed),
-            Entry::Counters { next_segment, epoch } => {
+            Entry::Counters { next_segment, epoch, last_seqno, clock_ms } => {
                 self.next_segment = self.next_segment.max(*next_segment);
                 self.epoch = self.epoch.max(*epoch);
+                self.last_seqno = self.last_seqno.max(*last_seqno);
+                self.clock_ms = self.clock_ms.max(*clock_ms);
             }
         }
     }
 
     fn seal(&mut self, sealed: &Sealed) {
         self.count(sealed.segment);
+        self.last_seqno = self.last_seqno.max(sealed.last_seqno);
+        self.clock_ms = self.clock_ms.max(sealed.clock_ms);
         self.open_logs.remove(&sealed.segment);
         self.sealed.insert(sealed.segment, *sealed);
     }
@@ -138,7 +151,12 @@ impl Witness {
         let inputs: Vec<_> = self.retired.iter().copied().collect();
         let retired =
             (!inputs.is_empty()).then_some(Entry::Replaced { inputs, outputs: Vec::new() });
-        let counters = Entry::Counters { next_segment: self.next_segment, epoch: self.epoch };
+        let counters = Entry::Counters {
+            next_segment: self.next_segment,
+            epoch: self.epoch,
+            last_seqno: self.last_seqno,
+            clock_ms: self.clock_ms,
+        };
         std::iter::once(counters)
             .chain(self.sealed.values().map(|sealed| Entry::Sealed(*sealed)))
             .chain(self.open_logs.iter().map(|segment| Entry::Opened(*segment)))
@@ -256,7 +274,7 @@ const REPLACED: u8 = 3;
 const WRITING: u8 = 4;
 const CLOSED: u8 = 5;
 const COUNTERS: u8 = 6;
-const SEALED_LEN: usize = 32;
+const SEALED_LEN: usize = 48;
 
 fn decode_body(kind: u8, body: &[u8]) -> Option<Entry> {
     match (kind, body.len()) {
@@ -270,9 +288,12 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Entry> {
             clock_ms: read_u64(body, 16),
             segment: SegmentId(read_u32(body, 24)),
         })),
-        (COUNTERS, 8) => {
-            Some(Entry::Counters { next_segment: read_u32(body, 0), epoch: read_u32(body, 4) })
-        }
+        (COUNTERS, 24) => Some(Entry::Counters {
+            next_segment: read_u32(body, 0),
+            epoch: read_u32(body, 4),
+            last_seqno: read_u64(body, 8),
+            clock_ms: read_u64(body, 16),
+        }),
         _ => None,
     }
 }
@@ -284,6 +305,8 @@ fn decode_sealed(body: &[u8]) -> Option<Sealed> {
         file_len: read_u64(body, 8),
         records_end: read_u64(body, 16),
         footer_crc: read_u32(body, 24),
+        last_seqno: read_u64(body, 32),
+        clock_ms: read_u64(body, 40),
     })
 }
 
@@ -333,7 +356,12 @@ impl Entry {
                 write_u32(&mut body, 24, closed.segment.0);
                 (CLOSED, body)
             }
-            Entry::Counters { next_segment, epoch } => (COUNTERS, words(&[*next_segment, *epoch])),
+            Entry::Counters { next_segment, epoch, last_seqno, clock_ms } => {
+                let mut body = words(&[*next_segment, *epoch]);
+                body.extend_from_slice(&last_seqno.to_le_bytes());
+                body.extend_from_slice(&clock_ms.to_le_bytes());
+                (COUNTERS, body)
+            }
         }
     }
 }
@@ -349,6 +377,8 @@ fn sealed_body(sealed: &Sealed) -> [u8; SEALED_LEN] {
     write_u64(&mut body, 8, sealed.file_len);
     write_u64(&mut body, 16, sealed.records_end);
     write_u32(&mut body, 24, sealed.footer_crc);
+    write_u64(&mut body, 32, sealed.last_seqno);
+    write_u64(&mut body, 40, sealed.clock_ms);
     body
 }
 
@@ -358,7 +388,9 @@ mod tests {
 
     fn sealed(segment: u32, kind: SegmentKind) -> Sealed {
         let segment = SegmentId(segment);
-        Sealed { segment, kind, file_len: 9000, records_end: 8000, footer_crc: 0xfeed }
+        let (last_seqno, clock_ms) = (55, 66);
+        let (file_len, records_end, footer_crc) = (9000, 8000, 0xfeed);
+        Sealed { segment, kind, file_len, records_end, footer_crc, last_seqno, clock_ms }
     }
 
     fn life() -> Vec<Entry> {

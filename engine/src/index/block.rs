@@ -29,7 +29,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::ptr::NonNull;
 
 use crate::sync::{AtomicPtr, Ordering};
@@ -380,32 +380,45 @@ impl<'a> Block<'a> {
         self.children()[at].store(child.as_raw(), Ordering::Release);
     }
 
-    /// Calls `visit` with the keys from `from` on, built in `buffer`.
+    /// Calls `visit` with each key in `range`, put together behind what `keys` holds, and does with it
+    /// what `visit` says. Breaks if that was to stop.
     #[inline]
-    pub(super) fn visit<B>(
+    pub(super) fn visit(
         self,
-        from: usize,
-        buffer: &mut KeyBuffer,
-        mut visit: impl FnMut(&[u8], Traits) -> std::ops::ControlFlow<B>,
-    ) -> std::ops::ControlFlow<B> {
-        let prefix = self.prefix();
-        buffer.0[..prefix.len()].copy_from_slice(prefix);
-        let text = self.text();
-        let mut expiries = self.expiries()[self.expiring_before(from)..].iter();
-        let mut start = self.tail_start(from);
-        let keys = self.heads()[from..].iter().zip(&self.ends()[from..]).zip(&self.marks()[from..]);
-        for ((head, end), mark) in keys {
+        range: Range<usize>,
+        keys: &mut Vec<u8>,
+        mut visit: impl FnMut(&[u8], Traits) -> Visited,
+    ) -> ControlFlow<()> {
+        let (prefix, text) = (Prefix::of(self.prefix()), self.text());
+        let mut expiries = self.expiries()[self.expiring_before(range.start)..].iter();
+        let mut start = self.tail_start(range.start);
+        let tails = self.tail_start(range.end) - start;
+        // Nothing that was just written is read again unless `visit` does so: the processor would
+        // wait for the stores, which cost more than all the rest.
+        let mut at = keys.len();
+        keys.resize(at + range.len() * (prefix.bytes.len() + 8) + tails + SLACK, 0);
+        let mut outcome = ControlFlow::Continue(());
+        let (heads, ends) = (&self.heads()[range.clone()], &self.ends()[range.clone()]);
+        for ((head, end), mark) in heads.iter().zip(ends).zip(&self.marks()[range]) {
             let end = usize::from(*end);
-            let len = buffer.put(prefix.len(), *head, mark & HEAD_LEN, text, start..end);
+            let len = prefix.put(&mut keys[at..], *head, mark & HEAD_LEN, text, start..end);
             start = end;
             let expires = if mark & EXPIRES != 0 { expiries.next() } else { None };
             let traits = Traits {
                 expires_at_ms: expires.copied().unwrap_or(0),
                 has_metadata: mark & HAS_METADATA != 0,
             };
-            visit(&buffer.0[..len], traits)?;
+            match visit(&keys[at..at + len], traits) {
+                Visited::Keep => at += len,
+                Visited::Skip => {}
+                Visited::Stop => {
+                    outcome = ControlFlow::Break(());
+                    break;
+                }
+            }
         }
-        std::ops::ControlFlow::Continue(())
+        keys.truncate(at);
+        outcome
     }
 
     /// Whether [`Self::splice`] can put this key in: it has the prefix of the others.
@@ -494,35 +507,62 @@ fn mark_of(rest: &[u8], traits: Traits) -> u8 {
     mark
 }
 
-/// Where a walk puts its keys together: the longest one, and room to copy in fixed strides.
-pub(super) struct KeyBuffer([u8; KEY_LEN_MAX + 8 + STRIDE]);
+/// What becomes of a key that a walk has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visited {
+    /// It stays, and the next one comes behind it.
+    Keep,
+    /// The next one takes its place.
+    Skip,
+    /// It does not stay, and the walk ends.
+    Stop,
+}
 
 /// Bytes copied at once where a tail is no longer.
 const STRIDE: usize = 16;
+/// The same for a prefix.
+const PREFIX_STRIDE: usize = 32;
+/// What is written behind a key at most.
+const SLACK: usize = PREFIX_STRIDE + 8 + STRIDE;
 
-impl KeyBuffer {
-    pub(super) fn new() -> KeyBuffer {
-        KeyBuffer([0; KEY_LEN_MAX + 8 + STRIDE])
+/// What all keys of a block begin with, ready to be copied in one stride if it is short.
+struct Prefix<'a> {
+    bytes: &'a [u8],
+    stride: [u8; PREFIX_STRIDE],
+}
+
+impl<'a> Prefix<'a> {
+    fn of(bytes: &'a [u8]) -> Prefix<'a> {
+        let mut stride = [0; PREFIX_STRIDE];
+        if let Some(short) = stride.get_mut(..bytes.len()) {
+            short.copy_from_slice(bytes);
+        }
+        Prefix { bytes, stride }
     }
 
-    /// Writes a key behind its prefix; returns its whole length.
+    /// Writes a key to the front of `room`, which is longer by [`SLACK`]; returns its length.
     #[inline]
     fn put(
-        &mut self,
-        at: usize,
+        &self,
+        room: &mut [u8],
         head: u64,
         head_len: u8,
         text: &[u8],
         tail: Range<usize>,
     ) -> usize {
-        let (tail_at, len) = (at + 8, at + usize::from(head_len) + tail.len());
+        let len = self.bytes.len() + usize::from(head_len) + tail.len();
         debug_assert!(len <= KEY_LEN_MAX);
-        let room = self.0[at..].first_chunk_mut::<{ 8 + STRIDE }>();
-        let room = room.expect("the buffer has room behind the longest key");
-        room[..8].copy_from_slice(&head.to_be_bytes());
+        match room.first_chunk_mut::<PREFIX_STRIDE>() {
+            Some(front) if self.bytes.len() <= PREFIX_STRIDE => *front = self.stride,
+            _ => room[..self.bytes.len()].copy_from_slice(self.bytes),
+        }
+        let rest = &mut room[self.bytes.len()..];
+        let front = rest.first_chunk_mut::<{ 8 + STRIDE }>();
+        let front = front.expect("there is slack behind the longest key");
+        front[..8].copy_from_slice(&head.to_be_bytes());
         match text[tail.start..].first_chunk::<STRIDE>() {
-            Some(bytes) if tail.len() <= STRIDE => room[8..].copy_from_slice(bytes),
-            _ => self.0[tail_at..tail_at + tail.len()].copy_from_slice(&text[tail]),
+            Some(bytes) if tail.len() <= STRIDE => front[8..].copy_from_slice(bytes),
+            _ => rest[8..8 + tail.len()].copy_from_slice(&text[tail]),
         }
         len
     }
@@ -778,7 +818,6 @@ pub(super) fn common_prefix_len(a: &[u8], b: &[u8]) -> usize {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::ops::ControlFlow;
 
     fn leaf_of(keys: &[(&[u8], Traits)]) -> NewBlock {
         let mut set = Keys::default();
@@ -789,9 +828,9 @@ mod tests {
 
     fn contents(block: Block<'_>) -> Vec<(Vec<u8>, Traits)> {
         let mut all = Vec::new();
-        let _ = block.visit(0, &mut KeyBuffer::new(), |key, traits| {
+        let _ = block.visit(0..block.count(), &mut Vec::new(), |key, traits| {
             all.push((key.to_vec(), traits));
-            ControlFlow::<()>::Continue(())
+            Visited::Skip
         });
         all
     }

@@ -126,10 +126,7 @@ const SMALL: Limits = Limits { leaf_keys: 2, inner_children: 3, bytes: 8 << 10 }
 
 fn keys_from(tree: &Tree, start: &[u8], guard: &Guard) -> Vec<u8> {
     let mut keys = Vec::new();
-    tree.walk(start, guard, |key, _| {
-        keys.push(key[0]);
-        ControlFlow::Continue(())
-    });
+    tree.walk(start, None, guard, &mut keys, |_, _| Visited::Keep);
     keys
 }
 

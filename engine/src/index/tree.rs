@@ -27,11 +27,11 @@
 //!
 //! Loom runs this very code with small blocks: see `loom_models.rs`.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 use super::block::{
-    Block, BlockPtr, HEADER_LEN, Header, KEY_LEN_MAX, KEY_OVERHEAD, KeyBuffer, Keys, NewBlock,
-    Traits, common_prefix_len,
+    Block, BlockPtr, HEADER_LEN, Header, KEY_LEN_MAX, KEY_OVERHEAD, Keys, NewBlock, Traits,
+    Visited, common_prefix_len,
 };
 use super::reclaim::{Gauge, Guard, Reclaimer};
 use crate::sync::{Arc, AtomicPtr, Mutex, Ordering};
@@ -68,13 +68,16 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Visits the keys from the first one >= `start` on, in order, until `visit` breaks.
+    /// Visits the keys in [`start`, `end`), or from `start` on, in order, until `visit` says to stop;
+    /// appends those that it says to keep to `keys`, one after the other.
     #[inline]
     pub(super) fn walk(
         &self,
         start: &[u8],
+        end: Option<&[u8]>,
         guard: &Guard,
-        mut visit: impl FnMut(&[u8], Traits) -> ControlFlow<()>,
+        keys: &mut Vec<u8>,
+        mut visit: impl FnMut(&[u8], Traits) -> Visited,
     ) {
         let reader = Reader { tree: self, _guard: guard };
         let mut path: Vec<(Block<'_>, usize)> = Vec::with_capacity(8);
@@ -85,11 +88,16 @@ impl Tree {
             block = reader.child(block, at);
         }
         let (Ok(mut from) | Err(mut from)) = block.search(start);
-        let mut key = KeyBuffer::new();
         prefetch_leaf_after(&path, 1);
         loop {
             prefetch_leaf_after(&path, 2);
-            if block.visit(from, &mut key, &mut visit).is_break() {
+            // One search a leaf, instead of a comparison a key.
+            let until = match end.map(|end| block.search(end)) {
+                Some(Ok(at) | Err(at)) => at,
+                None => block.count(),
+            };
+            let visited = block.visit(from..until.max(from), keys, &mut visit);
+            if visited.is_break() || until < block.count() {
                 return;
             }
             let Some(next) = reader.next_leaf(&mut path) else { return };

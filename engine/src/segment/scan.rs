@@ -5,6 +5,8 @@
 //! not so and says what it was; it never decides whether that is a torn tail or rot, and never
 //! skips anything.
 
+use std::collections::BTreeMap;
+
 use super::Body;
 use crate::error::Damage;
 use crate::format::footer::{Entry, TRAILER_LEN, Trailer};
@@ -215,8 +217,51 @@ pub(crate) fn scan_sealed(body: &Body, end: u64) -> Result<Vec<Found>, (u64, Dam
 }
 
 /// Puts records into the order of a footer: by key, the newest of one key first.
-pub(crate) fn sort(records: &mut [Found], body: &Body) {
-    records.sort_unstable_by(|a, b| {
-        (a.namespace, a.key(body), b.entry.seqno).cmp(&(b.namespace, b.key(body), a.entry.seqno))
+pub(crate) fn sort(records: &mut Vec<Found>, body: &Body) {
+    // Eight bytes of each key, beside each other: going to the records for each comparison would
+    // miss the cache each time.
+    let mut order = Vec::with_capacity(records.len());
+    let shared = shared_prefixes(records, body);
+    let mut skip = (0, 0);
+    for (found, nth) in records.iter().zip(0u32..) {
+        if skip.0 != found.namespace {
+            skip = (found.namespace, shared.get(&found.namespace).map_or(0, |prefix| prefix.len()));
+        }
+        order.push((found.namespace, head_of(&found.key(body)[skip.1..]), nth));
+    }
+    order.sort_unstable_by(|(space_a, head_a, a), (space_b, head_b, b)| {
+        (space_a, head_a).cmp(&(space_b, head_b)).then_with(|| {
+            let (a, b) = (&records[*a as usize], &records[*b as usize]);
+            (a.key(body), b.entry.seqno).cmp(&(b.key(body), a.entry.seqno))
+        })
     });
+    *records = order.into_iter().map(|(_, _, nth)| records[nth as usize]).collect();
+}
+
+/// What all keys of each namespace but number 0 begin with.
+fn shared_prefixes<'a>(records: &[Found], body: &'a Body) -> BTreeMap<u32, &'a [u8]> {
+    let mut shared = BTreeMap::new();
+    let (mut namespace, mut prefix) = (0, &[][..]);
+    for found in records {
+        let key = found.key(body);
+        if found.namespace != namespace {
+            shared.insert(namespace, prefix);
+            namespace = found.namespace;
+            prefix = shared.get(&namespace).copied().unwrap_or(key);
+        }
+        if !key.starts_with(prefix) {
+            let same = prefix.iter().zip(key).take_while(|(a, b)| a == b).count();
+            prefix = &prefix[..same];
+        }
+    }
+    shared.insert(namespace, prefix);
+    shared
+}
+
+/// The first eight bytes as a number. Keys with different numbers are in the order of the numbers.
+fn head_of(rest: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let len = rest.len().min(8);
+    bytes[..len].copy_from_slice(&rest[..len]);
+    u64::from_be_bytes(bytes)
 }

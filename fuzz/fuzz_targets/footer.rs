@@ -1,0 +1,5 @@
+//! Any bytes as a segment's footer: decoding never panics and never reads past them.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| kvast::testing::fuzz::footer(input));

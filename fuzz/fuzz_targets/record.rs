@@ -1,0 +1,5 @@
+//! Any bytes as a record or commit: decoding never panics and never reads past them.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| kvast::testing::fuzz::record(input));
