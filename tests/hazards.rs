@@ -532,7 +532,10 @@ fn an_expired_record_that_is_damaged_leaves_no_dangling_address() {
     }
     // In a debug build the index trips over the address of a segment that is gone.
     assert!(matches!(users.get("damaged-key"), Ok(None) | Err(_)));
-    assert!(users.get("damaged-key").map_err(|error| error.to_string()).unwrap().is_none());
+    assert_eq!(
+        users.get("damaged-key").map_err(|error| error.to_string()).unwrap().is_none(),
+        true
+    );
 }
 
 #[test]
@@ -805,4 +808,93 @@ fn a_damaged_full_log_does_not_stop_all_compaction() {
     let _ = db.compact();
     let _ = db.compact();
     assert!(!dir.path().join("0000000001.log").exists(), "wholly dead, and still there");
+}
+
+/// A seal that was cut in the middle of its footer, by a kill or a full disk, and later logs.
+fn cut_in_the_middle_of_a_footer(options: fn() -> Options) {
+    let dir = scratch_dir();
+    let (store, cut) = (dir.path().join("store"), dir.path().join("cut"));
+    let hook = ask(|op| match op {
+        Op::Write { path, offset, .. } if ends(path, "0000000001.log") && *offset > 60_000 => {
+            // The last group of the log also starts past 60,000: let it pass.
+            match op {
+                Op::Write { bytes, .. } if bytes.len() == 1120 => Verdict::Proceed,
+                Op::Write { bytes, .. } if bytes.iter().all(|byte| *byte == 0) => Verdict::Proceed,
+                _ => Verdict::CutShort(72, errno(ENOSPC)),
+            }
+        }
+        _ => Verdict::Proceed,
+    });
+    let db = options().disk_hook(hook).open(&store).unwrap();
+    let users = db.namespace("users").unwrap();
+    let filled = fill_one_log(&users, &store);
+    assert_eq!(db.compact().unwrap_err().code(), Code::DiskFull);
+    for number in 0..20 {
+        users.put(format!("later{number}"), b"v").unwrap();
+    }
+    copy(&store, &cut); // kill -9: the page cache keeps everything
+    let db = os().open(&cut).map_err(|error| error.to_string()).expect("nothing is lost");
+    let users = db.namespace("users").unwrap();
+    assert!((0..=filled).all(|number| users.get(format!("fill{number:05}")).unwrap().is_some()));
+    for number in 0..20 {
+        let found = users.get(format!("later{number}")).unwrap();
+        assert!(found.is_some(), "acknowledged before a kill, and gone: {}", db.recovery());
+    }
+}
+
+#[test]
+fn a_footer_cut_in_the_middle_costs_no_later_log() {
+    cut_in_the_middle_of_a_footer(os);
+}
+
+#[test]
+fn a_footer_cut_in_the_middle_does_not_lock_the_store_up() {
+    cut_in_the_middle_of_a_footer(sync);
+}
+
+/// A group torn at the end of a log, a reopening, and a next group that has no room in that log.
+fn torn_at_the_end_of_a_log(options: fn() -> Options) {
+    let dir = scratch_dir();
+    let (store, cut) = (dir.path().join("store"), dir.path().join("cut"));
+    let dead = Arc::new(AtomicBool::new(false));
+    let hook = {
+        let dead = Arc::clone(&dead);
+        ask(move |op| match op {
+            _ if dead.load(Ordering::SeqCst) => Verdict::Fail(errno(EIO)),
+            Op::Write { path, offset, bytes }
+                if ends(path, ".log") && *offset > 64_000 && bytes[0] != 0 =>
+            {
+                dead.store(true, Ordering::SeqCst); // killed in the middle of the write
+                Verdict::CutShort(72, errno(EIO))
+            }
+            _ => Verdict::Proceed,
+        })
+    };
+    let db = options().disk_hook(hook).open(&store).unwrap();
+    let users = db.namespace("users").unwrap();
+    let mut put = 0;
+    while users.put(format!("k{put:05}"), vec![b'v'; 64]).is_ok() {
+        put += 1;
+    }
+    assert!(dead.load(Ordering::SeqCst));
+    drop((users, db));
+    let db = options().open(&store).unwrap();
+    let users = db.namespace("users").unwrap();
+    users.put("large", vec![b'v'; 20_000]).unwrap(); // into log 2, and nothing was wiped in log 1
+    copy(&store, &cut); // kill -9
+    let db = os().open(&cut).map_err(|error| error.to_string()).expect("nothing is lost");
+    let users = db.namespace("users").unwrap();
+    assert!((0..put).all(|number| users.get(format!("k{number:05}")).unwrap().is_some()));
+    let found = users.get("large").unwrap();
+    assert!(found.is_some(), "acknowledged before a kill, and gone: {}", db.recovery());
+}
+
+#[test]
+fn a_torn_tail_in_a_log_that_was_left_costs_no_later_log() {
+    torn_at_the_end_of_a_log(os);
+}
+
+#[test]
+fn a_torn_tail_in_a_log_that_was_left_does_not_lock_the_store_up() {
+    torn_at_the_end_of_a_log(sync);
 }

@@ -105,11 +105,13 @@ fn tend(signal: &Signal, keyspace: &Keyspace, committer: &Committer, durability:
         Durability::Sync | Durability::Os => TICK,
     };
     let (mut seen, mut since) = (0, Instant::now());
+    let mut synced = Instant::now();
     while !signal.sleep(interval.min(TICK)) {
         if committer.check_poison().is_err() {
             continue;
         }
-        if matches!(durability, Durability::Interval(_)) {
+        if matches!(durability, Durability::Interval(_)) && synced.elapsed() >= interval {
+            synced = Instant::now();
             signal.note(committer.sync());
         }
         signal.note(committer.prepare());

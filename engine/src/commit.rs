@@ -15,6 +15,7 @@
 //!   `pwrite` and at most one `fdatasync`.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -127,6 +128,36 @@ pub(crate) struct Leftovers {
     pub(crate) discard: Vec<crate::address::SegmentId>,
     /// Files that are no part of the store any more.
     pub(crate) files: Vec<PathBuf>,
+    /// The highest segment id that any of them has in its name.
+    pub(crate) highest_id: u32,
+    /// Bytes that were read and may not be on disk.
+    pub(crate) unproven: Vec<Unproven>,
+}
+
+/// Bytes of a log that nothing proves to be on disk. If an earlier process failed to sync them, the
+/// page cache can show them as clean although they are lost, and a later sync says nothing; so they
+/// are written once more.
+pub(crate) struct Unproven {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<DiskFile>,
+    pub(crate) bytes: Range<u64>,
+}
+
+/// Unproven bytes are rewritten in pieces of this length.
+const REWRITE_BYTES: usize = 1 << 20;
+
+impl Unproven {
+    fn rewrite(&self) -> Result<(), Error> {
+        let bytes = self.segment.body.map.bytes();
+        let range = self.bytes.start as usize..self.bytes.end as usize;
+        let mut at = self.bytes.start;
+        for piece in bytes[range].chunks(REWRITE_BYTES) {
+            let written = self.file.write_at(piece, at);
+            written.map_err(|error| Error::io("write the log", self.file.path(), error))?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
 }
 
 /// How the committer begins: what recovery found.
@@ -321,6 +352,7 @@ impl Committer {
             return Ok(());
         }
         let mut manifest = self.manifest();
+        manifest.skip_ids(writer.leftovers.highest_id);
         let epoch = manifest.witness().epoch + 1;
         let start = |manifest: &mut ManifestFile, leftovers: &mut Leftovers| {
             self.record_in(manifest, &Entry::Writing { epoch })?;
@@ -329,6 +361,10 @@ impl Committer {
                 self.record_in(manifest, &Entry::Replaced { inputs, outputs: Vec::new() })?;
                 leftovers.discard.clear();
             }
+            for unproven in &leftovers.unproven {
+                unproven.rewrite().map_err(|error| self.poison_unless_full(error))?;
+            }
+            leftovers.unproven.clear();
             let (disk, dir) = (&self.site.disk, &self.site.dir);
             if leftovers.files.is_empty() {
                 return Ok(());

@@ -41,9 +41,11 @@ pub(crate) const BATCH_BYTES_MAX: u64 = 112 << 20;
 pub enum Durability {
     /// Before it is acknowledged: it survives power loss. Concurrent writes share one sync.
     Sync,
-    /// At the latest this long after it was acknowledged.
+    /// This long after it was acknowledged. What a power cut takes is cut off whole, from the first
+    /// write that is lost on; versions that were given to it are then given out again.
     Interval(Duration),
-    /// When the operating system gets round to it: survives the process, not the machine.
+    /// When the operating system gets round to it: survives the process, not the machine. After a power
+    /// cut the same holds as for `Interval`.
     Os,
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::{Address, SegmentId};
 use crate::clock::Timekeeper;
-use crate::commit::{FullLog, Leftovers, Start};
+use crate::commit::{FullLog, Leftovers, Start, Unproven};
 use crate::disk::{self, DirLock, Disk, LockRefusal};
 use crate::error::{Corruption, Damage, Error};
 use crate::format::StoreId;
@@ -66,7 +66,7 @@ pub struct RecoveryReport {
     pub scanned_logs: usize,
     /// How long it took.
     pub took: Duration,
-    /// Bytes at the end of the log that had never been acknowledged, and were cut off.
+    /// Bytes at the end of the log that no sync had promised, and that were cut off.
     pub torn_bytes: u64,
     /// What was mended or cleared away, in sentences.
     pub repairs: Vec<String>,
@@ -139,6 +139,11 @@ fn open_once(options: &Options, dir: &Path) -> Result<Recovered, Error> {
         witness: manifest.witness().clone(),
         report,
         leftovers: Leftovers::default(),
+        proven_seqno: manifest
+            .witness()
+            .closed
+            .map_or(0, |closed| closed.last_seqno)
+            .max(manifest.witness().last_seqno),
     };
     let (keyspace, start) = recovery.run()?;
     let Recovery { store, mut report, .. } = recovery;
@@ -212,6 +217,8 @@ struct Recovery<'a> {
     witness: Witness,
     report: RecoveryReport,
     leftovers: Leftovers,
+    /// Everything up to this seqno is on disk, as far as the manifest knows.
+    proven_seqno: u64,
 }
 
 /// A sealed segment, with its records in the order of a footer if the footer had to be read past.
@@ -228,12 +235,21 @@ struct Scanned {
     scan: LogScan,
 }
 
+/// Whether a later log continues where this one is sound to: then what follows here was given up
+/// already, by an earlier opening that cut it or a seal that was not finished.
+fn goes_on(logs: &[Scanned], nth: usize) -> bool {
+    let next = Some(logs[nth].scan.last_seqno + 1);
+    logs[nth].scan.commits > 0 && logs[nth + 1..].iter().any(|log| log.scan.first_seqno == next)
+}
+
 /// A log, and how much of it counts.
 struct LogSource {
     segment: Arc<Segment>,
     records: Vec<Found>,
     end: u64,
     chain: u32,
+    /// Where the first record starts that is not known to be durable.
+    unproven_from: u64,
 }
 
 impl Recovery<'_> {
@@ -274,6 +290,7 @@ impl Recovery<'_> {
                 continue;
             }
             self.leftovers.files.push(path);
+            self.leftovers.highest_id = self.leftovers.highest_id.max(id.0);
         }
         Ok(())
     }
@@ -312,7 +329,9 @@ impl Recovery<'_> {
             logs.push(Scanned { id, body, scan });
         }
         // A log that was made ahead of need can be older than one that was used before it.
-        logs.sort_by_key(|log| (log.scan.first_seqno.unwrap_or(u64::MAX), log.id));
+        logs.sort_by_key(|log| {
+            (log.scan.first_seqno.unwrap_or(u64::MAX), log.scan.last_seqno, log.id)
+        });
         self.report.scanned_logs = logs.len();
         Ok(logs)
     }
@@ -340,7 +359,7 @@ impl Recovery<'_> {
         let mut last = self.witness.last_seqno;
         let mut broken: Option<(&Scanned, u64, Damage)> = None;
         let mut promised = self.witness.closed.map_or(0, |closed| closed.last_seqno);
-        for log in logs {
+        for (nth, log) in logs.iter().enumerate() {
             if broken.is_some() {
                 promised = promised.max(scan::watermark_after(&log.body, RECORDS_START));
                 continue;
@@ -354,7 +373,9 @@ impl Recovery<'_> {
                 }
                 last = log.scan.last_seqno;
             }
-            if let Some((at, damage)) = &log.scan.stop {
+            if let Some((at, damage)) = &log.scan.stop
+                && !goes_on(logs, nth)
+            {
                 promised = promised.max(scan::watermark_after(&log.body, log.scan.end));
                 broken = Some((log, *at, damage.clone()));
             }
@@ -464,7 +485,8 @@ impl Recovery<'_> {
         keyspace: &Keyspace,
     ) -> Result<Vec<LogSource>, Error> {
         let (mut logs, mut broken, mut last) = (Vec::new(), false, self.witness.last_seqno);
-        for Scanned { id, body, scan } in scanned {
+        let go_on: Vec<bool> = (0..scanned.len()).map(|nth| goes_on(&scanned, nth)).collect();
+        for (Scanned { id, body, scan }, goes_on) in scanned.into_iter().zip(go_on) {
             let gap = scan.first_seqno.is_some_and(|first| first != last + 1);
             broken |= gap;
             if broken || scan.commits == 0 {
@@ -475,11 +497,11 @@ impl Recovery<'_> {
                 let torn = body.map.published() as u64 - scan.end;
                 self.report.torn_bytes += torn;
                 self.report.repairs.push(format!(
-                    "cut {torn} bytes that were never acknowledged off {} at byte {} (torn at {at})",
+                    "cut {torn} bytes that no sync had promised off {} at byte {} (torn at {at})",
                     body.file_name(),
                     scan.end
                 ));
-                broken = true;
+                broken = !goes_on;
             }
             last = scan.last_seqno;
             logs.push(self.keep_log(keyspace, id, scan)?);
@@ -491,9 +513,10 @@ impl Recovery<'_> {
         let torn = (body.map.published() as u64).saturating_sub(RECORDS_START);
         if had_content && torn > 0 {
             self.report.torn_bytes += torn;
-            self.report
-                .repairs
-                .push(format!("dropped {}, nothing of which was acknowledged", body.file_name()));
+            self.report.repairs.push(format!(
+                "dropped {}, nothing of which a sync had promised",
+                body.file_name()
+            ));
         }
         self.leftovers.discard.push(id);
         self.leftovers.files.push(self.dir.join(file_name(id, SegmentKind::Log)));
@@ -520,8 +543,11 @@ impl Recovery<'_> {
         let segment = Arc::new(Segment::new(body, slot));
         keyspace.catalog.enter(Arc::clone(&segment));
         let mut records = scan.records;
+        let proven = self.proven_seqno.max(scan.durable_seqno);
+        let unproven = records.iter().find(|found| found.entry.seqno > proven);
+        let unproven_from = unproven.map_or(scan.end, |found| found.entry.offset);
         scan::sort(&mut records, &segment.body);
-        Ok(LogSource { segment, records, end: scan.end, chain: scan.chain })
+        Ok(LogSource { segment, records, end: scan.end, chain: scan.chain, unproven_from })
     }
 
     /// Hands the logs to the committer: the last one is written on, the others wait for a footer.
@@ -534,19 +560,25 @@ impl Recovery<'_> {
             }
             let path = self.dir.join(source.segment.body.file_name());
             let file = self.options.disk.open(&path);
-            let file = file.map_err(|error| Error::io("open a log", &path, error))?;
+            let file = Arc::new(file.map_err(|error| Error::io("open a log", &path, error))?);
+            if source.unproven_from < source.end {
+                self.leftovers.unproven.push(Unproven {
+                    segment: Arc::clone(&source.segment),
+                    file: Arc::clone(&file),
+                    bytes: source.unproven_from..source.end,
+                });
+            }
             if nth + 1 == count {
                 log = Some(Log::resume(source.segment, file, source.end, source.chain));
             } else {
                 let (segment, end) = (source.segment, source.end);
-                full.push(FullLog { segment, file: Arc::new(file), end });
+                full.push(FullLog { segment, file, end });
             }
         }
         let leftovers = std::mem::take(&mut self.leftovers);
         // What was read is in the page cache, and may not be on disk: a process that was killed
         // leaves such pages behind. So the watermark starts over.
-        let closed = self.witness.closed.map_or(0, |closed| closed.last_seqno);
-        let durable_seqno = closed.max(self.witness.last_seqno);
+        let durable_seqno = self.proven_seqno;
         Ok(Start { log, full, next_seqno: last_seqno + 1, durable_seqno, leftovers })
     }
 }

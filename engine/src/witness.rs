@@ -110,6 +110,11 @@ impl ManifestFile {
         id
     }
 
+    /// Never gives out an id up to this one: a file of that name was seen.
+    pub(crate) fn skip_ids(&mut self, up_to: u32) {
+        self.witness.next_segment = self.witness.next_segment.max(up_to.saturating_add(1));
+    }
+
     /// Adds an entry, durable when this returns.
     pub(crate) fn append(&mut self, entry: &Entry) -> Result<(), Error> {
         let Some(file) = &self.file else {

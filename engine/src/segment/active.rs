@@ -93,8 +93,7 @@ impl NewLog {
 impl Log {
     /// Goes on with a log that recovery has read up to `end`. Whatever follows is wiped before the
     /// first append; what was read may still be on its way to the disk.
-    pub(crate) fn resume(segment: Arc<Segment>, file: DiskFile, end: u64, chain: u32) -> Log {
-        let file = Arc::new(file);
+    pub(crate) fn resume(segment: Arc<Segment>, file: Arc<DiskFile>, end: u64, chain: u32) -> Log {
         Log { segment, file, end, chain, filled: end, dirty_tail: true, unsynced: true }
     }
 
