@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::format::manifest::{Closed, Entry};
 use crate::format::record::{self, COMMIT_LEN, Commit, Draft, Kind};
 use crate::format::{Seed, StoreId};
-use crate::keyspace::{Change, Keyspace};
+use crate::keyspace::{Change, Existed, Keyspace};
 use crate::segment::active::{Log, NewLog};
 use crate::segment::{Segment, file_name};
 use crate::witness::ManifestFile;
@@ -100,8 +100,7 @@ impl WriteGroup {
 pub(crate) struct Done {
     /// The seqno of the group's first record.
     first_seqno: u64,
-    /// For each record, whether its key was there before.
-    existed: Arc<[bool]>,
+    existed: Existed,
 }
 
 impl Done {
@@ -110,7 +109,7 @@ impl Done {
     }
 
     pub(crate) fn existed(&self, place: usize) -> bool {
-        self.existed.get(place).copied().unwrap_or(false)
+        self.existed.get(place)
     }
 }
 
@@ -261,7 +260,7 @@ impl Committer {
 
     fn commit(&self, group: &mut WriteGroup) -> Result<Done, Error> {
         if group.starts.is_empty() {
-            return Ok(Done { first_seqno: 0, existed: Arc::new([]) });
+            return Ok(Done { first_seqno: 0, existed: Existed::default() });
         }
         let mut writer = self.writer();
         self.check_open(&writer)?;
@@ -506,20 +505,22 @@ impl Committer {
         Ok(())
     }
 
-    fn publish(&self, writer: &Writer, group: &WriteGroup) -> Arc<[bool]> {
+    fn publish(&self, writer: &Writer, group: &WriteGroup) -> Existed {
         let Some(log) = &writer.log else { unreachable!("the group was written to a log") };
         log.publish();
         let base = log.end() - group.bytes.len() as u64;
         let segment = &log.segment;
         let changes = group.starts.iter().map(|start| {
             let offset = base + *start as u64;
-            let Ok(record) = segment.body.record(offset) else {
-                unreachable!("the record at byte {offset} was written a moment ago")
+            // As it was written, but from memory that is warm: the map's page may not be there yet.
+            let written = &group.bytes[*start..];
+            let Ok(record) = record::decode_record(written, segment.body.seed.at(offset)) else {
+                unreachable!("the record at byte {offset} was encoded a moment ago")
             };
             let address = Address::new(segment.slot, offset);
             Change { header: record.header, key: record.key, address }
         });
-        self.keyspace.publish(segment, changes).into()
+        self.keyspace.publish(segment, changes)
     }
 
     /// Makes everything acknowledged so far durable.

@@ -529,6 +529,8 @@ impl Namespace {
             key: key.to_owned(),
             version,
         });
+        // Until it is published, the system call of the write hides the miss.
+        inner.keyspace.fetch_ahead(self.number(), key);
         let (place, done) = inner.write(&self.state, condition.is_some(), |group| {
             if let Some(condition) = condition {
                 group.require(condition);

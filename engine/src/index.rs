@@ -47,7 +47,7 @@ use block::{KEY_LEN_MAX, Keys};
 use hash::{Hash, HashWriter};
 use tree::{BulkTree, Limits, Tree, TreeWriter};
 
-pub(crate) use block::{Traits, Visited};
+pub(crate) use block::{Traits, Visited, prefetch};
 pub(crate) use hash::KeyHash;
 pub(crate) use reclaim::{Guard, Reclaimer};
 

@@ -6,14 +6,14 @@
 //! promised, before anything here points at it; a segment's live bytes are exactly the lengths of
 //! its records that the index points at.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::clock::Timekeeper;
 use crate::error::{Corruption, Error};
 use crate::format::record::{self, Header, Kind, Record};
-use crate::index::{Guard, Index, IndexWriter, Traits, Visited};
+use crate::index::{Guard, Index, IndexWriter, Traits, Visited, prefetch};
 use crate::key::{self, Composite};
 use crate::segment::Segment;
 
@@ -46,12 +46,33 @@ impl Old {
             Old::Damaged => Traits { expires_at_ms: u64::MAX, has_metadata: true },
         }
     }
+}
 
-    fn is_live(&self, now_ms: u64) -> bool {
-        match self {
-            Old::Sound(header) => !is_expired(header.expires_ms, now_ms),
-            Old::Damaged => true,
+/// For each record of a group, whether its key was there before. Takes no memory for up to 64.
+#[derive(Clone, Default)]
+pub(crate) struct Existed {
+    len: usize,
+    first: u64,
+    rest: Option<Arc<Vec<u64>>>,
+}
+
+impl Existed {
+    fn push(&mut self, existed: bool) {
+        let (word, bit) = (self.len / 64, u64::from(existed) << (self.len % 64));
+        self.len += 1;
+        if word == 0 {
+            self.first |= bit;
+            return;
         }
+        let rest = Arc::make_mut(self.rest.get_or_insert_default());
+        rest.resize(word, 0);
+        rest[word - 1] |= bit;
+    }
+
+    pub(crate) fn get(&self, place: usize) -> bool {
+        let rest = || self.rest.as_ref().and_then(|rest| rest.get(place / 64 - 1)).copied();
+        let word = if place < 64 { Some(self.first) } else { rest() };
+        word.is_some_and(|word| word >> (place % 64) & 1 == 1)
     }
 }
 
@@ -129,22 +150,31 @@ impl Keyspace {
     pub(crate) fn publish<'a>(
         &self,
         log: &Segment,
-        changes: impl Iterator<Item = Change<'a>>,
-    ) -> Vec<bool> {
+        changes: impl ExactSizeIterator<Item = Change<'a>>,
+    ) -> Existed {
         let mut writer = self.writer();
         let pinned = self.index.pin();
-        let now_ms = self.time.now_ms();
-        let changes: Vec<Change<'_>> = changes.collect();
-        let mut existed = Vec::with_capacity(changes.len());
-        for together in changes.chunks(FETCHED_AHEAD) {
-            if let [_, _, ..] = together {
-                together.iter().for_each(|change| self.prefetch(change, &pinned));
+        let mut existed = Existed::default();
+        if changes.len() == 1 {
+            for change in changes {
+                existed.push(self.publish_one(&mut writer, log, &change, &pinned));
             }
+            return existed;
+        }
+        let changes: Vec<Change<'_>> = changes.collect();
+        for together in changes.chunks(FETCHED_AHEAD) {
+            together.iter().for_each(|change| self.prefetch(change, &pinned));
             for change in together {
-                existed.push(self.publish_one(&mut writer, log, change, now_ms, &pinned));
+                existed.push(self.publish_one(&mut writer, log, change, &pinned));
             }
         }
         existed
+    }
+
+    /// Has the processor fetch what a lookup of this key will read first.
+    pub(crate) fn fetch_ahead(&self, namespace: u32, key: &[u8]) {
+        let composite = Composite::new(namespace, key);
+        self.index.prefetch(self.index.hash(&composite), &self.index.pin());
     }
 
     fn prefetch(&self, change: &Change<'_>, pinned: &Guard) {
@@ -157,7 +187,6 @@ impl Keyspace {
         writer: &mut IndexWriter,
         log: &Segment,
         change: &Change<'_>,
-        now_ms: u64,
         pinned: &Guard,
     ) -> bool {
         let header = &change.header;
@@ -185,7 +214,11 @@ impl Keyspace {
                 return true;
             }
         }
-        old.is_some_and(|old| old.is_live(now_ms))
+        // The clock is only read for a key that can have expired.
+        old.is_some_and(|old| match old {
+            Old::Sound(Header { expires_ms: 0, .. }) | Old::Damaged => true,
+            Old::Sound(header) => !is_expired(header.expires_ms, self.time.now_ms()),
+        })
     }
 
     fn remove_range(&self, writer: &mut IndexWriter, prefix: &[u8], pinned: &Guard) {
@@ -292,7 +325,23 @@ fn record_of<'a>(
     namespace: u32,
     key: &[u8],
 ) -> Result<Option<Record<'a>>, Corruption> {
-    let same = record::has_key(segment.body.bytes_from(offset), namespace, key);
+    let bytes = segment.body.bytes_from(offset);
+    // All lines of a short record at once, rather than one miss after the other.
+    (0..3).for_each(|line| prefetch(bytes.as_ptr().wrapping_add(64 * line)));
+    let same = record::has_key(bytes, namespace, key);
     let record = segment.body.record(offset)?;
     Ok(same.then_some(record))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_existed_is_remembered_for_any_number_of_records() {
+        let mut existed = Existed::default();
+        (0..300).for_each(|place| existed.push(place % 3 == 0));
+        assert!((0..300).all(|place| existed.get(place) == (place % 3 == 0)));
+        assert!(!existed.get(300));
+    }
 }

@@ -159,7 +159,7 @@ impl BlockPtr {
 
 /// Has the processor fetch one cache line. A hint: any pointer will do.
 #[inline]
-pub(super) fn prefetch<T>(place: *const T) {
+pub(crate) fn prefetch<T>(place: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
     // SAFETY: a prefetch does not access memory as far as the program can tell; an address that is
     // not mapped is ignored. SSE, which the instruction needs, is part of x86-64.

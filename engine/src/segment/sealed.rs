@@ -2,7 +2,7 @@
 //! version of a key.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Body;
 use crate::error::{Corruption, Damage};
@@ -19,7 +19,8 @@ pub(crate) struct Footer {
     file: Arc<Map>,
     file_name: String,
     seed: Seed,
-    expiry: Expiry,
+    /// Counted when it is first asked for, since an opening should not wait for it.
+    expiry: OnceLock<Expiry>,
 }
 
 /// How many bytes expire by when: an upper bound for what has expired, since records that were
@@ -70,11 +71,12 @@ impl Footer {
         }
         let fences = footer::read_fences(bytes, &trailer, body.seed)
             .map_err(|(offset, damage)| body.corruption(offset, damage))?;
+        for fence in &fences {
+            footer::open_block(bytes, fence.offset, body.seed)
+                .map_err(|damage| body.corruption(fence.offset, damage))?;
+        }
         let (file_name, seed) = (body.file_name(), body.seed);
-        let mut footer =
-            Footer { trailer, fences, file, file_name, seed, expiry: Expiry::default() };
-        footer.expiry = footer.count_expiry()?;
-        Ok(footer)
+        Ok(Footer { trailer, fences, file, file_name, seed, expiry: OnceLock::new() })
     }
 
     fn count_expiry(&self) -> Result<Expiry, Corruption> {
@@ -90,7 +92,9 @@ impl Footer {
 
     /// At most this many bytes have expired, to the minute.
     pub(crate) fn expired_bytes(&self, now_ms: u64) -> u64 {
-        self.expiry.expired(now_ms)
+        // Every block's checksum held when the footer was opened, so it can be counted; what could
+        // not be would not count as expired.
+        self.expiry.get_or_init(|| self.count_expiry().unwrap_or_default()).expired(now_ms)
     }
 
     /// How many bytes the file has.
