@@ -10,7 +10,8 @@ fn main() -> Result<(), Error> {
     let users = db.namespace("users")?; // created if absent
 
     users.put("42", "Ada")?;
-    let session = PutOptions::new().expires_in(Duration::from_secs(1800)).metadata("{\"admin\":true}");
+    let session =
+        PutOptions::new().expires_in(Duration::from_secs(1800)).metadata("{\"admin\":true}");
     users.put_with("43", "Grace", session)?;
 
     if let Some(value) = users.get("42")? {

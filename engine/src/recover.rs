@@ -235,6 +235,15 @@ struct Scanned {
     scan: LogScan,
 }
 
+/// A log that is damaged in its first group, so that its place in the order is not known: what is
+/// missing before another log is most likely in there.
+fn unreadable(logs: &[Scanned]) -> Option<(&Scanned, u64, Damage)> {
+    logs.iter().filter(|log| log.scan.commits == 0).find_map(|log| {
+        let (at, damage) = log.scan.stop.clone()?;
+        Some((log, at, damage))
+    })
+}
+
 /// Whether a later log continues where this one is sound to: then what follows here was given up
 /// already, by an earlier opening that cut it or a seal that was not finished.
 fn goes_on(logs: &[Scanned], nth: usize) -> bool {
@@ -366,9 +375,10 @@ impl Recovery<'_> {
             }
             if let Some(first) = log.scan.first_seqno {
                 if first != last + 1 {
-                    let damage = Damage::Gap { expected: last + 1, found: first };
                     promised = promised.max(scan::watermark_after(&log.body, RECORDS_START));
-                    broken = Some((log, RECORDS_START, damage));
+                    broken = Some(unreadable(logs).unwrap_or_else(|| {
+                        (log, RECORDS_START, Damage::Gap { expected: last + 1, found: first })
+                    }));
                     continue;
                 }
                 last = log.scan.last_seqno;
