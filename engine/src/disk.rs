@@ -15,6 +15,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each names one system call and its arguments")]
+#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only a test's hook looks inside"))]
 pub enum Op<'a> {
     CreateDir { path: &'a Path },
     Create { path: &'a Path },
@@ -29,6 +30,7 @@ pub enum Op<'a> {
 /// What a test lets become of an [`Op`].
 #[derive(Debug)]
 #[non_exhaustive]
+#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only a test's hook gives one"))]
 pub enum Verdict {
     /// It happens.
     Proceed,

@@ -40,6 +40,11 @@
 //! | `recover`, `verify`, `background` | from a directory to a store; read everything; own threads |
 //! | `db` | the front door |
 
+#![cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "the seams are reachable with the feature `testing` only")
+)]
+
 mod address;
 mod background;
 
