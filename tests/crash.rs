@@ -20,7 +20,7 @@ use kvast::{Code, Db, Durability, Error, Options};
 mod support;
 
 use support::contents::{Change, Contents, delete, handle, perform, put, put_until, read_all};
-use support::disk::{EIO, ENOSPC, Event, Image, Injector, LOSSES, Loss, Recorder, Target};
+use support::disk::{EIO, ENOSPC, Event, Image, Injector, Killer, LOSSES, Loss, Recorder, Target};
 use support::rng::{self, Rng};
 use support::scratch_dir;
 
@@ -276,9 +276,7 @@ fn what_was_acknowledged_survives_power_cuts_at_every_step_and_a_second_one() {
             image.play(&events[at - 1]);
         }
         for loss in LOSSES {
-            // The strict loss at every step, the others at some.
-            if loss == Loss::Strict && !cfg!(debug_assertions) || rng.one_in(debug_share(3) as u64)
-            {
+            if rng.one_in(debug_share(1) as u64) {
                 let cut = Cut { seed, at, loss, second: None };
                 cut_and_cut_again(&story, &image, root.path(), cut, &mut rng);
                 cuts += 1;
@@ -386,6 +384,41 @@ fn a_synced_write_after_a_kill_makes_durable_what_the_killed_process_left_unsync
     let path = third.path().join("store");
     let db = open_after(&path, START_MS, cut, Arc::new(Recorder::default()));
     check(&db, &sequel, cut.at, cut);
+}
+
+#[test]
+fn a_creation_that_was_killed_at_any_step_is_made_durable_by_the_next_session() {
+    let mut rng = Rng::new(1);
+    for step in 0.. {
+        let root = scratch_dir();
+        let path = root.path().join("deep/er/store");
+        let killer = Arc::new(Killer::new());
+        killer.kill_after(step, rng.next() >> 1);
+        let first = Arc::new(Recorder::judged_by(killer.clone()));
+        let opened = options(Durability::Sync, START_MS).disk_hook(first.clone()).open(&path);
+        let is_over = opened.is_ok() && !killer.is_dead();
+        drop(opened);
+
+        let recorder = Arc::new(Recorder::default());
+        let mut story = Story::new(recorder, Contents::default(), START_MS);
+        let db = story.options(Durability::Sync).open(&path).expect("finish the creation");
+        story.tell(&db, &Change::CreateNamespace("users".into())).expect("create");
+        story.tell(&db, &put("users", b"key", b"acknowledged")).expect("put");
+        drop(db);
+        let mut image = Image::default();
+        let events = [first.events(), story.recorder.events()].concat();
+        events.iter().for_each(|event| image.play(event));
+        let copy = scratch_dir();
+        image.materialise(Loss::Strict, &mut rng, root.path(), copy.path()).expect("write");
+        let cut = Cut { seed: step, at: story.recorder.len(), loss: Loss::Strict, second: None };
+        let path = copy.path().join("deep/er/store");
+        let db = open_after(&path, START_MS, cut, Arc::new(Recorder::default()));
+        check(&db, &story, cut.at, cut);
+        if is_over {
+            assert!(step > 6, "a creation has more steps than {step}");
+            return;
+        }
+    }
 }
 
 #[test]

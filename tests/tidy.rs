@@ -409,3 +409,20 @@ fn sections_of_the_specification_that_are_cited_exist() {
     }
     assert!(cited > 40, "only {cited} citations were found");
 }
+
+#[test]
+fn the_tests_that_the_table_of_hazards_names_exist() {
+    let table = fs::read_to_string(root().join("tests/README.md")).expect("read tests/README.md");
+    let mut paths = Vec::new();
+    walk(&root().join("tests"), &mut paths);
+    walk(&root().join("server/tests"), &mut paths);
+    let texts: String =
+        paths.iter().map(|path| fs::read_to_string(path).expect("read a test")).collect();
+    let quoted = table.split('`').skip(1).step_by(2);
+    let names: BTreeSet<&str> =
+        quoted.filter(|text| text.matches('_').count() >= 3 && is_name(text)).collect();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        assert!(texts.contains(&format!("fn {name}()")), "there is no test {name}");
+    }
+}

@@ -9,6 +9,7 @@ use std::cmp::Ordering;
 use crate::error::Corruption;
 use crate::format::footer::Entry;
 use crate::format::record::Kind;
+use crate::index::prefetch;
 use crate::segment::scan::Found;
 use crate::segment::sealed::Entries;
 use crate::segment::{Body, Segment};
@@ -18,6 +19,9 @@ pub(crate) enum Source<'a> {
     Footer(Entries<'a>),
     Scan { records: std::slice::Iter<'a, Found>, body: &'a Body, key: Vec<u8> },
 }
+
+/// Records of a scan lie anywhere in their log, so their keys are fetched this far ahead.
+const FETCHED_AHEAD: usize = 16;
 
 impl<'a> Source<'a> {
     /// `records` are in the order of `scan::sort`.
@@ -29,6 +33,9 @@ impl<'a> Source<'a> {
         match self {
             Source::Footer(entries) => entries.next(),
             Source::Scan { records, body, key } => Ok(records.next().map(|found| {
+                if let Some(ahead) = records.as_slice().get(FETCHED_AHEAD) {
+                    prefetch(ahead.key(body).as_ptr());
+                }
                 key.clear();
                 key.extend_from_slice(&found.namespace.to_be_bytes());
                 key.extend_from_slice(found.key(body));
