@@ -100,17 +100,28 @@ pub(crate) struct Recovered {
     pub(crate) report: RecoveryReport,
 }
 
-/// How often a read-only opening starts over when the process that writes the store was quicker.
-const LOOKS: usize = 20;
+/// How often in a row a read-only opening has to fail for the same reason before that is believed.
+/// While another process writes the store, each look meets other files.
+const SAME_REASON: usize = 3;
+/// It looks no more often than this.
+const LOOKS: usize = 1000;
 
 pub(crate) fn open(options: &Options, dir: &Path) -> Result<Recovered, Error> {
-    let mut looks = 1;
-    loop {
+    let (mut reason, mut same) = (String::new(), 0);
+    for _ in 1..LOOKS {
         match open_once(options, dir) {
-            Err(error) if options.read_only && may_be_a_race(&error) && looks < LOOKS => looks += 1,
+            Err(error) if options.read_only && may_be_a_race(&error) => {
+                let text = error.to_string();
+                same = if text == reason { same + 1 } else { 1 };
+                if same == SAME_REASON {
+                    return Err(error);
+                }
+                reason = text;
+            }
             opened => return opened,
         }
     }
+    open_once(options, dir)
 }
 
 /// Whether an error can come from a file that was sealed, compacted or removed meanwhile.
@@ -181,12 +192,25 @@ fn manifest(
         return Err(Corruption { file, offset: 0, damage: Damage::Missing }.into());
     }
     report.created = true;
-    // The directory may be left over from a creation that was cut before its name was durable.
-    let parent = disk::parent_of(dir);
-    let synced = options.disk.sync_dir(&parent);
-    synced.map_err(|error| Error::io("sync the store's parent directory", &parent, error))?;
+    sync_names_above(&options.disk, dir)?;
     let store = random_128().to_le_bytes();
     Ok((ManifestFile::create(&options.disk, dir, store)?, 0))
+}
+
+/// Makes the name of `dir` durable, and those of the directories above it: any of them may be left
+/// over from a creation that was cut before that. Directories that may not be read were not made here.
+fn sync_names_above(disk: &Disk, dir: &Path) -> Result<(), Error> {
+    let fail = |path: &Path, error| Error::io("sync a directory above the store", path, error);
+    let whole = std::path::absolute(dir).map_err(|error| fail(dir, error))?;
+    for above in whole.ancestors().skip(1) {
+        match disk.sync_dir(above) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+                return Err(fail(above, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Files in `dir` that are named like segments.
