@@ -15,6 +15,9 @@
 //!   in it, which is the fastest way there is; a server would open one for each request.
 //! - kvast: one `get` and one `list` call each, checksums verified, background threads on; a page
 //!   copies its keys and makes its cursor.
+//! - While durable puts are measured, a process of the lowest priority keeps each core awake: on a
+//!   virtual machine a core that fell asleep over a sync can take 3 ms to notice that it is done, which
+//!   says nothing about the store.
 //! - Of each value the first and the last byte are read, of each listed key the last.
 //!
 //! Run: `cargo run --release` here, about four minutes; `-- --quick` for a look, `-- --dir DIR` to
@@ -27,7 +30,7 @@ mod lmdb_store;
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -59,12 +62,17 @@ struct Arguments {
     keys: usize,
     rounds: usize,
     dir: PathBuf,
+    /// Only keep a core awake.
+    spin: bool,
     /// Only load this store in `dir`, say so and wait to be killed.
     load: Option<String>,
 }
 
 fn main() {
     let arguments = arguments();
+    while arguments.spin {
+        std::hint::spin_loop();
+    }
     let dir = &arguments.dir;
     if let Some(store) = &arguments.load {
         match &store[..] {
@@ -88,6 +96,7 @@ fn arguments() -> Arguments {
         keys: 1_000_000,
         rounds: 9,
         dir: std::env::temp_dir().join(format!("kvast-rivals-{}", std::process::id())),
+        spin: false,
         load: None,
     };
     let mut words = std::env::args().skip(1);
@@ -98,6 +107,7 @@ fn arguments() -> Arguments {
             "--keys" => arguments.keys = value().parse().expect("a number of keys"),
             "--rounds" => arguments.rounds = value().parse().expect("a number of rounds"),
             "--dir" => arguments.dir = PathBuf::from(value()).join("kvast-rivals"),
+            "--spin" => arguments.spin = true,
             "--load" => {
                 arguments.load = Some(value());
                 arguments.dir = PathBuf::from(words.next().expect("a directory"));
@@ -250,6 +260,7 @@ fn durable_puts(arguments: &Arguments, data: &Data, report: &mut Report) {
     let (kvast, lmdb) = (KvastStore::open(&kvast_dir, true), LmdbStore::open(&lmdb_dir, true));
     kvast.settle();
     lmdb.settle();
+    let _awake = Awake::start();
     // Keys that are there, so that the stores do not grow from round to round.
     let mut random = Random(11);
     let keys: Vec<Key> = (0..200_000).map(|_| data.uniform(&mut random)).collect();
@@ -290,6 +301,31 @@ fn durable_puts(arguments: &Arguments, data: &Data, report: &mut Report) {
     );
     kvast.close();
     lmdb.close();
+}
+
+/// Processes that keep the cores awake, and are killed when this is dropped.
+struct Awake(Vec<Child>);
+
+impl Awake {
+    fn start() -> Awake {
+        let binary = std::env::current_exe().expect("the path of this binary");
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let spin = |_| {
+            let mut command = Command::new("chrt");
+            command.args(["--idle", "0"]).arg(&binary).arg("--spin");
+            command.spawn().expect("chrt, of util-linux, which sets the priority")
+        };
+        Awake((0..cores).map(spin).collect())
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().expect("to kill it");
+            child.wait().expect("it to be gone");
+        }
+    }
 }
 
 /// What the disk allows: writes of the length of a put into blocks that were written before.

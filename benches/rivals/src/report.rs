@@ -71,13 +71,13 @@ impl Report {
         let (kvast, rival) = (pairs.median(|pair| pair.0), pairs.median(|pair| pair.1));
         let sorted = pairs.sorted(ratio);
         let row = format!(
-            "| {work} | {} {unit} | {}{} {unit} | **{:.2}** | {:.2} to {:.2} |",
+            "| {work} | {} {unit} | {}{} {unit} | **{}** | {} to {} |",
             number(kvast),
             if other == "LMDB" { String::new() } else { format!("{other}: ") },
             number(rival),
-            pairs.median(ratio),
-            sorted[0],
-            sorted[sorted.len() - 1],
+            factor(pairs.median(ratio)),
+            factor(sorted[0]),
+            factor(sorted[sorted.len() - 1]),
         );
         eprintln!("{row}");
         self.rows.push(row);
@@ -87,6 +87,10 @@ impl Report {
         eprintln!("{note}");
         self.notes.push(note);
     }
+}
+
+fn factor(ratio: f64) -> String {
+    if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
 }
 
 fn number(value: f64) -> String {
