@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::address::{Address, SegmentId};
 use crate::clock::Timekeeper;
 use crate::commit::{FullLog, Leftovers, Start, Unproven};
-use crate::disk::{self, DirLock, Disk, LockRefusal};
+use crate::disk::{DirLock, Disk, LockRefusal};
 use crate::error::{Corruption, Damage, Error};
 use crate::format::StoreId;
 use crate::format::manifest::{Closed, Decoded, Sealed, Witness};

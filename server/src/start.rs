@@ -130,6 +130,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let app = Arc::new(App { bridge, uploads, auth, limits: config.limits });
     let (stop, stopped) = oneshot::channel();
     let serving = runtime.spawn(listen::serve(listener, Arc::clone(&app), stopped));
+    runtime.spawn(watch(Arc::clone(&app)));
     tracing::info!(%addr, data = %config.data.display(), "listening");
     Ok(Handle { addr, app, running: Some(Running { runtime, serving, stop }) })
 }
@@ -205,6 +206,27 @@ fn runtime(config: &Config) -> io::Result<Runtime> {
         .thread_name("kvast-http")
         .max_blocking_threads(config.limits.blocking_calls.max(1))
         .build()
+}
+
+/// How often the store is asked what went wrong in its own threads.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+
+/// Logs each new trouble of the store's own threads: what fails there fails no request.
+async fn watch(app: Arc<App>) {
+    let (mut tick, mut known) = (tokio::time::interval(WATCH_EVERY), None);
+    loop {
+        tick.tick().await;
+        let asked = Arc::clone(&app);
+        // The answer can have to wait for a sync.
+        let stats = tokio::task::spawn_blocking(move || asked.bridge.db().stats()).await;
+        let trouble = stats.ok().and_then(|stats| stats.background_error);
+        if let Some(error) = &trouble
+            && trouble != known
+        {
+            tracing::error!(%error, "the store has trouble in the background");
+        }
+        known = trouble;
+    }
 }
 
 async fn listen_on(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {

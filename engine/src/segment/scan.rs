@@ -177,7 +177,8 @@ impl LogScan {
 /// Whether nothing follows `end` but zeros, or the footer of a seal that was not finished.
 fn ends_cleanly(body: &Body, end: u64) -> bool {
     let rest = body.bytes_from(end);
-    if rest.iter().all(|byte| *byte == 0) {
+    // A page at a time, without a branch for each byte: a copied log can have 100 MiB of zeros.
+    if rest.chunks(4096).all(|page| page.iter().fold(0, |seen, byte| seen | byte) == 0) {
         return true;
     }
     Trailer::is_present(body.map.bytes())
