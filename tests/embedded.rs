@@ -474,3 +474,67 @@ fn a_log_that_was_made_ahead_of_need_and_never_used_is_no_loss() {
         db.close().unwrap();
     }
 }
+
+#[test]
+fn a_checkpoint_is_the_store_of_one_moment_and_lives_on_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    let users = db.namespace("users").unwrap();
+    for number in 0..600 {
+        users.put(format!("{:03}", number % 300), vec![b'x'; 300]).unwrap();
+        if number == 350 {
+            db.compact().unwrap();
+        }
+    }
+    users.delete("007").unwrap();
+    let backup = dir.path().join("deep/backup");
+    db.checkpoint(&backup).unwrap();
+    assert!(db.checkpoint(&backup).is_err(), "it is not empty any more");
+    users.put("after", b"").unwrap();
+    users.delete("008").unwrap();
+    for number in 0..600 {
+        users.put(format!("{:03}", number % 200), vec![b'y'; 300]).unwrap();
+    }
+    db.compact().unwrap();
+    drop((users, db));
+    let copy = options().open(&backup).unwrap();
+    assert!(copy.recovery().clean && copy.verify(|_| {}).unwrap().is_sound());
+    let users = copy.namespace("users").unwrap();
+    assert_eq!(keys(&users, "").len(), 299);
+    assert!(users.get("after").unwrap().is_none() && users.get("007").unwrap().is_none());
+    assert_eq!(users.get("150").unwrap().unwrap()[..], [b'x'; 300]);
+    users.put("own", b"").unwrap();
+    copy.compact().unwrap();
+    drop(users);
+    copy.close().unwrap();
+    assert_eq!(keys(&options().open(&backup).unwrap().namespace("users").unwrap(), "").len(), 300);
+}
+
+#[test]
+fn a_checkpoint_beside_writers_has_every_acknowledged_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = options().background(true).open(dir.path().join("store")).unwrap();
+    let users = db.namespace("users").unwrap();
+    let acknowledged = std::sync::atomic::AtomicU64::new(0);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                users.put(format!("{number:06}"), vec![b'v'; 200]).unwrap();
+                users.put("churn", vec![b'c'; 400]).unwrap();
+                number += 1;
+                acknowledged.store(number, std::sync::atomic::Ordering::SeqCst);
+            }
+        });
+        for round in 0..10 {
+            let before = acknowledged.load(std::sync::atomic::Ordering::SeqCst);
+            let backup = dir.path().join(format!("backup{round}"));
+            db.checkpoint(&backup).unwrap();
+            let copy = options().open(&backup).unwrap();
+            let users = copy.namespace("users").unwrap();
+            assert!((0..before).all(|number| users.get(format!("{number:06}")).unwrap().is_some()));
+        }
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+}

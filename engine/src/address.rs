@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Names one segment file. Ids grow and are never used again; a larger id is a younger file, though
 /// after compaction its records may be old. Order records by seqno, never by this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SegmentId(pub(crate) u32);
 
 impl SegmentId {

@@ -159,6 +159,14 @@ impl Unproven {
     }
 }
 
+/// The store as of one moment, besides its sealed segments.
+pub(crate) struct Moment {
+    /// The logs without a footer, in the order of their seqnos, and where each was whole.
+    pub(crate) logs: Vec<(Arc<Segment>, u64)>,
+    pub(crate) last_seqno: u64,
+    pub(crate) clock_ms: u64,
+}
+
 /// How the committer begins: what recovery found.
 pub(crate) struct Start {
     pub(crate) log: Option<Log>,
@@ -599,6 +607,20 @@ impl Committer {
     pub(crate) fn seqnos(&self) -> (u64, u64) {
         let writer = self.writer();
         (writer.next_seqno - 1, writer.durable_seqno)
+    }
+
+    /// Makes everything acknowledged so far durable, and says which logs it is in, up to where.
+    pub(crate) fn moment(&self) -> Result<Moment, Error> {
+        let mut writer = self.writer();
+        self.check_poison()?;
+        if !self.site.read_only {
+            self.sync_writer(&mut writer)?;
+        }
+        let mut logs: Vec<_> =
+            self.full().iter().map(|log| (Arc::clone(&log.segment), log.end)).collect();
+        logs.extend(writer.log.as_ref().map(|log| (Arc::clone(&log.segment), log.end())));
+        let clock_ms = self.keyspace.time.guarded_ms();
+        Ok(Moment { logs, last_seqno: writer.next_seqno - 1, clock_ms })
     }
 
     /// Makes everything durable and says so in the manifest. Nothing is written afterwards.

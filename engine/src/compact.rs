@@ -107,6 +107,12 @@ impl Compactor {
         drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Does something while no segment is sealed, compacted or removed.
+    pub(crate) fn while_it_rests<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        act()
+    }
+
     /// Slows a writer down while compaction is behind.
     pub(crate) fn wait_for_space(&self) {
         if self.pressure.is_high.load(Ordering::Relaxed) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::background::Background;
+use crate::checkpoint;
 use crate::commit::{Committer, Condition, Site, WriteGroup, tombstone};
 use crate::compact::Compactor;
 use crate::cursor::Scope;
@@ -381,6 +382,32 @@ impl Db {
     /// None at present; damage is in the report.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport, Error> {
         verify::verify(&self.inner.keyspace, progress)
+    }
+
+    /// Writes a copy of the store, as of this moment, to an absent or empty directory, while the store
+    /// is used on. Sealed segments are shared by hard link, so it takes little time and space on the
+    /// same file system; the copy is a store like any other. Compaction waits for it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), kvast::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = kvast::Db::open(dir.path().join("data"))?;
+    /// # let backup = dir.path().join("backup");
+    /// db.namespace("users")?.put("42", b"Ada")?;
+    /// db.checkpoint(&backup)?;
+    /// let copy = kvast::Db::open(&backup)?;
+    /// assert!(copy.namespace("users")?.get("42")?.is_some());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// What the system says, also if the directory is not empty; then `path` holds no store.
+    pub fn checkpoint(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        if self.inner.options.read_only {
+            return Err(Error::ReadOnly);
+        }
+        let inner = &self.inner;
+        inner.compactor.while_it_rests(|| checkpoint::write(&inner.committer, path.as_ref()))
     }
 
     /// What opening the store found.

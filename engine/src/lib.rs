@@ -37,7 +37,7 @@
 //! | `witness`, `commit` | the manifest; the single writer |
 //! | `merge`, `compact` | many sorted lists as one; space is taken back |
 //! | `value`, `cursor`, `list`, `registry` | what a reader gets; namespaces |
-//! | `recover`, `verify`, `background` | from a directory to a store; read everything; own threads |
+//! | `recover`, `verify`, `checkpoint`, `background` | from a directory to a store; read everything; copy it; own threads |
 //! | `db` | the front door |
 
 #![cfg_attr(
@@ -49,6 +49,7 @@ mod address;
 mod background;
 
 mod catalog;
+mod checkpoint;
 mod clock;
 mod commit;
 mod compact;

@@ -57,7 +57,18 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Decoded>, Error> {
 impl ManifestFile {
     /// Makes the manifest of a new store, durable under its name.
     pub(crate) fn create(disk: &Disk, dir: &Path, store: StoreId) -> Result<ManifestFile, Error> {
-        let witness = Witness { next_segment: 1, ..Witness::default() };
+        ManifestFile::create_with(disk, dir, store, [])
+    }
+
+    /// Makes the manifest of a store that `entries` tell of, durable under its name.
+    pub(crate) fn create_with(
+        disk: &Disk,
+        dir: &Path,
+        store: StoreId,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> Result<ManifestFile, Error> {
+        let mut witness = Witness { next_segment: 1, ..Witness::default() };
+        entries.into_iter().for_each(|entry| witness.apply(&entry));
         let mut manifest = ManifestFile {
             disk: disk.clone(),
             dir: dir.to_owned(),

@@ -1,0 +1,81 @@
+//! A copy of the whole store as of one moment, made while it is written to.
+//!
+//! Sealed segments are immutable, so the copy shares their files by hard link; across file systems
+//! they are copied. Logs are copied up to where they were whole. The manifest of the copy is written
+//! last and says that the store was closed, so a copy that was cut short is no store, and damage in a
+//! whole one is noticed. What always holds: everything acknowledged before the call is in the copy,
+//! and of a commit all or nothing.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::commit::{Committer, Site};
+use crate::disk;
+use crate::error::Error;
+use crate::format::manifest::{Closed, Entry};
+use crate::segment::{Segment, file_name};
+use crate::witness::ManifestFile;
+
+/// Logs are copied in pieces of this length.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Copies the store to `target`, an absent or empty directory. The caller keeps compaction away.
+pub(crate) fn write(committer: &Committer, target: &Path) -> Result<(), Error> {
+    let site = committer.site();
+    let fail = |error| Error::io("write the checkpoint", target, error);
+    site.disk.create_dir_all(target).map_err(fail)?;
+    if fs::read_dir(target).map_err(fail)?.next().is_some() {
+        return Err(fail(io::Error::from(io::ErrorKind::DirectoryNotEmpty)));
+    }
+    let moment = committer.moment()?;
+    let witness = committer.manifest().witness().clone();
+    for sealed in witness.sealed.values() {
+        share(site, target, &file_name(sealed.segment, sealed.kind)).map_err(fail)?;
+    }
+    let logs = moment.logs.iter();
+    for (segment, end) in logs.clone() {
+        copy(site, target, segment, *end).map_err(fail)?;
+    }
+    site.disk.sync_dir(target).map_err(fail)?;
+    let sealed = witness.sealed.values().map(|sealed| Entry::Sealed(*sealed));
+    let (segment, end) =
+        logs.clone().last().map_or_else(Default::default, |(segment, end)| (segment.id(), *end));
+    let closed = Closed { last_seqno: moment.last_seqno, segment, end, clock_ms: moment.clock_ms };
+    let counters = Entry::Counters {
+        next_segment: witness.next_segment,
+        epoch: witness.epoch,
+        last_seqno: witness.last_seqno,
+        clock_ms: witness.clock_ms,
+    };
+    let entries = std::iter::once(counters)
+        .chain(sealed)
+        .chain(logs.map(|(segment, _)| Entry::Opened(segment.id())))
+        .chain(std::iter::once(Entry::Closed(closed)));
+    ManifestFile::create_with(&site.disk, target, site.store, entries).map(drop)?;
+    site.disk.sync_dir(&disk::parent_of(target)).map_err(fail)
+}
+
+/// Gives the copy the same file.
+fn share(site: &Site, target: &Path, name: &str) -> io::Result<()> {
+    let (from, to) = (site.dir.join(name), target.join(name));
+    if fs::hard_link(&from, &to).is_ok() {
+        return Ok(());
+    }
+    let bytes = fs::read(&from)?;
+    let file = site.disk.create(&to)?;
+    file.write_at(&bytes, 0)?;
+    file.sync()
+}
+
+/// Copies a log up to `end`.
+fn copy(site: &Site, target: &Path, log: &Arc<Segment>, end: u64) -> io::Result<()> {
+    let file = site.disk.create(&target.join(log.body.file_name()))?;
+    let mut at = 0;
+    for piece in log.body.map.bytes()[..end as usize].chunks(PIECE_BYTES) {
+        file.write_at(piece, at)?;
+        at += piece.len() as u64;
+    }
+    file.sync()
+}
