@@ -513,21 +513,22 @@ fn a_checkpoint_is_the_store_of_one_moment_and_lives_on_by_itself() {
 #[test]
 fn a_checkpoint_beside_writers_has_every_acknowledged_write() {
     let dir = tempfile::tempdir().unwrap();
-    let db = options().background(true).open(dir.path().join("store")).unwrap();
+    let db =
+        options().background(true).segment_bytes(1 << 20).open(dir.path().join("store")).unwrap();
     let users = db.namespace("users").unwrap();
     let acknowledged = std::sync::atomic::AtomicU64::new(0);
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut number = 0;
-            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) && number < 30_000 {
                 users.put(format!("{number:06}"), vec![b'v'; 200]).unwrap();
                 users.put("churn", vec![b'c'; 400]).unwrap();
                 number += 1;
                 acknowledged.store(number, std::sync::atomic::Ordering::SeqCst);
             }
         });
-        for round in 0..10 {
+        for round in 0..5 {
             let before = acknowledged.load(std::sync::atomic::Ordering::SeqCst);
             let backup = dir.path().join(format!("backup{round}"));
             db.checkpoint(&backup).unwrap();
