@@ -47,7 +47,7 @@ fn the_curl_lines_of_the_readme_work_against_the_server() {
         .filter(|block| block.contains("curl "))
         .map(|block| block.replace("127.0.0.1:8787", &server.address))
         .collect();
-    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines.len(), 3, "{lines:?}");
     let run = |script: &str| {
         let script = format!("set -e\n{}", script.replace("curl ", "curl --silent --fail "));
         let output = Command::new("sh").args(["-c", &script]).output().expect("run sh");
@@ -56,7 +56,10 @@ fn the_curl_lines_of_the_readme_work_against_the_server() {
     };
     let answers = run(&lines[0]);
     assert!(answers.starts_with("hello{\"keys\":[{\"name\":\"greeting\"}]"), "{answers}");
-    assert!(run(&lines[1]).contains("\"success\":true"));
+    run(&lines[1]);
+    let listed = run(&format!("curl 'http://{}/?prefix=user/'", server.address));
+    assert!(listed.contains("\"user/42\"") && listed.contains("expiration"), "{listed}");
+    assert!(run(&lines[2]).contains("\"success\":true"));
 }
 
 #[test]

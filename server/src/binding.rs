@@ -66,7 +66,7 @@ async fn answer(
         Binding::BulkDelete => bulk::delete(app, namespace()?, body).await,
         Binding::WrongMethod { allow } => Ok(reply::allow(wrong_method(allow), allow)),
         Binding::Unknown => Err(Refusal::bad(
-            "No such path. A key is one path segment, so a slash in it is sent as %2F.",
+            "No such path. A key is one path segment: send a slash in it as %2F, with ?urlencoded=true.",
         )),
     }
 }
@@ -77,6 +77,10 @@ fn wrong_method(allow: &str) -> Reply {
 }
 
 fn namespace(app: &App, headers: &HeaderMap) -> Result<Namespace, Refusal> {
+    // Whoever adds a second one would otherwise decide nothing, or everything.
+    if headers.get_all(NAMESPACE).iter().nth(1).is_some() {
+        return Err(Refusal::bad("A request has at most one X-KV-Namespace header."));
+    }
     let named = headers.get(NAMESPACE).map_or(DEFAULT_NAMESPACE.as_bytes(), |name| name.as_bytes());
     let found = str::from_utf8(named).ok().and_then(|named| app.bridge.find(named));
     found.ok_or_else(|| {

@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::memory;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
@@ -44,6 +46,7 @@ enum Command {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    memory::give_back_large_blocks();
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Put(args) => data::put(args),

@@ -21,7 +21,7 @@
 //! envelope  answers of the REST surface       wire      a socket that does not wait for ever
 //! auth      tokens                            listen    connections
 //! route     (method, path) -> what is asked   start     a running server
-//!                                             cli       the program
+//! memory    large blocks go back             cli       the program
 //! ```
 
 mod app;
@@ -37,6 +37,7 @@ mod error;
 mod json;
 mod limits;
 mod listen;
+mod memory;
 mod reply;
 mod rest;
 mod route;

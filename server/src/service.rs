@@ -38,6 +38,10 @@ async fn answer(app: &App, parts: &Parts, body: &mut Inbound<'_>) -> Reply {
     if !has_one_host(parts.version, &parts.headers) {
         return binding::refuse(Refusal::bad("A request has exactly one Host header."));
     }
+    if has_unknown_coding(&parts.headers) {
+        let text = "The only transfer coding taken here is chunked.";
+        return binding::refuse(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));
+    }
     let route = route(&parts.method, parts.uri.path());
     if let Err(denied) = app.auth.check(&parts.headers) {
         return deny(&route, denied);
@@ -56,6 +60,16 @@ fn deny(route: &Route<'_>, denied: Denied) -> Reply {
     match route {
         Route::Binding(_) => binding::refuse(Refusal::new(status, denied.to_string())),
         Route::Rest(_) => rest::deny(status, denied),
+    }
+}
+
+/// A body in another coding would be stored as it is on the wire; RFC 9112 §6.1 asks to refuse it.
+fn has_unknown_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(coding), None) => !coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => true,
     }
 }
 

@@ -261,3 +261,41 @@ fn json_logs_are_json_lines_on_stderr() {
         stderr.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert!(lines.iter().any(|line| line["fields"]["status"] == 404), "{stderr}");
 }
+
+/// What the process holds of memory that is no file's, in MiB.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn anonymous_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn memory_that_large_values_have_used_goes_back_to_the_system() {
+    let dir = TempDir::new().expect("a directory");
+    let serving = Serving::start(dir.path(), &["--durability", "os"]);
+    let value = vec![b'v'; 25 << 20];
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            for nth in 0..4 {
+                let (addr, value) = (serving.addr, &value);
+                scope.spawn(move || {
+                    let mut client = Client::to(addr);
+                    let put = client.send("PUT", &format!("/big{nth}"), &[], value);
+                    put.ok();
+                    let asked = format!("{{\"keys\":[\"big{nth}\"]}}");
+                    client.send("POST", "/bulk/get", &[], asked.as_bytes()).ok();
+                });
+            }
+        });
+    }
+    let until = Instant::now() + Duration::from_secs(10);
+    while anonymous_mib(serving.child.id()) > 64 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let kept = anonymous_mib(serving.child.id());
+    serving.signal("TERM");
+    assert_eq!(serving.end().status.code(), Some(0));
+    assert!(kept <= 64, "{kept} MiB are kept");
+}

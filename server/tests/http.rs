@@ -359,3 +359,22 @@ fn stopping_does_not_wait_for_ever() {
     server.handle.stop().expect("a clean close");
     assert!(began.elapsed() < Duration::from_secs(5));
 }
+
+#[test]
+fn a_body_in_a_coding_that_is_not_known_is_refused_and_not_stored() {
+    let server = Server::new();
+    for coding in ["gzip, chunked", "gzip", "chunked\r\nTransfer-Encoding: chunked"] {
+        let mut client = server.connect();
+        let head = support::head("PUT", "/coded", &[]);
+        client.write(format!("{head}Transfer-Encoding: {coding}\r\n\r\n1\r\nx\r\n0\r\n\r\n"));
+        assert!(client.read().status >= 400, "{coding}");
+    }
+    assert_eq!(server.get("/coded").status, 404);
+}
+
+#[test]
+fn two_namespaces_in_one_request_are_refused() {
+    let server = Server::new();
+    let both = ["X-KV-Namespace: default", "X-KV-Namespace: other"];
+    assert_eq!(server.send("GET", "/k", &both, b"").status, 400);
+}

@@ -3,6 +3,7 @@
 //! Reading opens the store read-only, so it works beside a running server and shows the moment of
 //! opening. Only writing takes the store's lock and makes a store where there is none.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -27,7 +28,7 @@ pub(super) fn open_to_read(data: &Path) -> Result<Db, Problem> {
 
 /// Refuses a directory that is not there, before opening would make a store of it.
 pub(super) fn check_exists(data: &Path) -> Result<(), Problem> {
-    if data.is_dir() {
+    if fs::read_dir(data).is_ok_and(|mut entries| entries.next().is_some()) {
         return Ok(());
     }
     let text = format!("there is no store in {}; name it with --data DIR", data.display());
