@@ -21,7 +21,7 @@
 //! envelope  answers of the REST surface       wire      a socket that does not wait for ever
 //! auth      tokens                            listen    connections
 //! route     (method, path) -> what is asked   start     a running server
-//! memory    large blocks go back             cli       the program
+//! memory    large blocks go back              cli       the program
 //! ```
 
 mod app;
