@@ -216,18 +216,11 @@ fn engine_order(lib: &str) -> Vec<String> {
     .collect()
 }
 
-/// The same for the server, whose list has two columns.
+/// The same for the server, whose list has a module in each line.
 fn server_order(lib: &str) -> Vec<String> {
-    let mut parts = lib.split("//! ```");
-    let list = parts.nth(1).expect("the documentation has a list");
-    let lines: Vec<&str> = list.lines().skip(1).filter_map(|it| it.strip_prefix("//! ")).collect();
-    let first = lines.first().expect("the list has lines");
-    let second_column = first.rfind("body").expect("the second column begins with `body`");
-    let name = |column: &str| column.split_whitespace().next().map(str::to_owned);
-    let left = lines.iter().filter_map(|line| name(line.get(..second_column).unwrap_or(line)));
-    let right = lines.iter().filter_map(|line| name(line.get(second_column..)?));
-    let left: Vec<String> = left.filter(|name| !name.is_empty()).collect();
-    left.into_iter().chain(right).collect()
+    let list = lib.split("//! ```").nth(1).expect("the documentation has a list");
+    let lines = list.lines().filter_map(|line| line.strip_prefix("//! "));
+    lines.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
 }
 
 fn assert_imports_run_one_way(dir: &str, order: &[String]) {

@@ -10,8 +10,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderName};
+use hyper::{HeaderMap, StatusCode};
+use kvast::Namespace;
+
+use crate::route::Access;
+use crate::rules::Refusal;
 
 /// Headers that carry a bare token, as older v4 clients send it.
 const BARE_TOKEN: [HeaderName; 2] =
@@ -23,6 +27,38 @@ pub(crate) struct Auth {
     tokens: Option<Vec<Vec<u8>>>,
 }
 
+/// What the sender of a request may do.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    everything: bool,
+}
+
+impl Grant {
+    fn all() -> Grant {
+        Grant { everything: true }
+    }
+
+    /// What needs no token.
+    pub(crate) fn none() -> Grant {
+        Grant { everything: false }
+    }
+
+    /// Whether it covers this kind of access at all.
+    pub(crate) fn covers(&self, access: Access) -> Result<(), Denied> {
+        if self.everything || access == Access::Open { Ok(()) } else { Err(Denied::TooLittle) }
+    }
+
+    /// Whether it covers this namespace.
+    pub(crate) fn covers_namespace(&self, _namespace: &Namespace) -> Result<(), Denied> {
+        Ok(())
+    }
+
+    /// Whether it covers all namespaces, those to come too.
+    pub(crate) fn covers_all_namespaces(&self) -> Result<(), Denied> {
+        Ok(())
+    }
+}
+
 /// Why a request is turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
@@ -30,6 +66,23 @@ pub(crate) enum Denied {
     Missing,
     /// It carries a token that is not accepted.
     Wrong,
+    /// Its token allows less than this.
+    TooLittle,
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Refusal {
+        Refusal::new(denied.status(), denied.to_string())
+    }
+}
+
+impl Denied {
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Denied::Missing => StatusCode::UNAUTHORIZED,
+            Denied::Wrong | Denied::TooLittle => StatusCode::FORBIDDEN,
+        }
+    }
 }
 
 impl fmt::Display for Denied {
@@ -37,6 +90,7 @@ impl fmt::Display for Denied {
         f.write_str(match self {
             Denied::Missing => "This server wants a token: send Authorization: Bearer <token>.",
             Denied::Wrong => "This token is not accepted by this server.",
+            Denied::TooLittle => "This token does not allow that.",
         })
     }
 }
@@ -62,11 +116,11 @@ impl Auth {
     }
 
     /// Whether the sender of these headers may go on.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Denied> {
-        let Some(tokens) = &self.tokens else { return Ok(()) };
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Grant, Denied> {
+        let Some(tokens) = &self.tokens else { return Ok(Grant::all()) };
         let given = given_token(headers).ok_or(Denied::Missing)?;
         let accepted = tokens.iter().fold(false, |found, token| found | equal(token, given));
-        if accepted { Ok(()) } else { Err(Denied::Wrong) }
+        if accepted { Ok(Grant::all()) } else { Err(Denied::Wrong) }
     }
 }
 
@@ -94,7 +148,7 @@ mod tests {
         let auth = Auth { tokens: Some(vec![b"first".to_vec(), b"second".to_vec()]) };
         let mut headers = HeaderMap::new();
         headers.insert(name, HeaderValue::from_static(value));
-        auth.check(&headers)
+        auth.check(&headers).map(drop)
     }
 
     #[test]

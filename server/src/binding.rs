@@ -11,31 +11,45 @@ mod values;
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::header::HeaderName;
-use hyper::http::request::Parts;
-use hyper::{HeaderMap, StatusCode};
 use kvast::Namespace;
 
-use crate::app::{App, DEFAULT_NAMESPACE};
+use crate::app::DEFAULT_NAMESPACE;
+use crate::auth::Denied;
 use crate::body::Inbound;
+use crate::call::Call;
 use crate::reply::{self, Reply};
 use crate::route::Binding;
 use crate::rules::Refusal;
 
 /// Names the namespace of a request, by id or by title.
-const NAMESPACE: HeaderName = HeaderName::from_static("x-kv-namespace");
+pub(crate) const NAMESPACE: HeaderName = HeaderName::from_static("x-kv-namespace");
 
 /// Answers a request.
-pub(crate) async fn serve(
-    app: &App,
-    asked: Binding<'_>,
-    parts: &Parts,
-    body: &mut Inbound<'_>,
-) -> Reply {
-    match answer(app, asked, parts, body).await {
+pub(crate) async fn serve(call: &Call<'_>, asked: Binding, body: &mut Inbound<'_>) -> Reply {
+    match answer(call, asked, body).await {
         Ok(reply) => reply,
         Err(refusal) => refuse(refusal),
     }
+}
+
+/// The answer to a request without a good enough token.
+pub(crate) fn deny(denied: Denied) -> Reply {
+    refuse(denied.into())
+}
+
+/// The answer to a method that a path does not have.
+pub(crate) fn wrong_method(allow: &'static str) -> Reply {
+    let text = format!("This path takes {allow}.");
+    reply::allow(reply::sentence(StatusCode::METHOD_NOT_ALLOWED, text), allow)
+}
+
+/// The answer to a path that is none.
+pub(crate) fn unknown() -> Reply {
+    refuse(Refusal::bad(
+        "No such path. A key is one path segment: send a slash in it as %2F, with ?urlencoded=true.",
+    ))
 }
 
 /// The answer to a request that is refused.
@@ -49,44 +63,32 @@ pub(crate) fn refuse(refusal: Refusal) -> Reply {
     )
 }
 
-async fn answer(
-    app: &App,
-    asked: Binding<'_>,
-    parts: &Parts,
-    body: &mut Inbound<'_>,
-) -> Result<Reply, Refusal> {
-    let query = parts.uri.query();
-    let namespace = || namespace(app, &parts.headers);
+async fn answer(call: &Call<'_>, asked: Binding, body: &mut Inbound<'_>) -> Result<Reply, Refusal> {
+    let namespace = namespace(call)?;
     match asked {
-        Binding::Get(key) => values::get(app, &namespace()?, key, query).await,
-        Binding::Put(key) => values::put(app, namespace()?, key, query, &parts.headers, body).await,
-        Binding::Delete(key) => values::delete(app, namespace()?, key, query).await,
-        Binding::List => keys::list(app, &namespace()?, query),
-        Binding::BulkGet => bulk::get(app, &namespace()?, body).await,
-        Binding::BulkDelete => bulk::delete(app, namespace()?, body).await,
-        Binding::WrongMethod { allow } => Ok(reply::allow(wrong_method(allow), allow)),
-        Binding::Unknown => Err(Refusal::bad(
-            "No such path. A key is one path segment: send a slash in it as %2F, with ?urlencoded=true.",
-        )),
+        Binding::Get => values::get(call, &namespace).await,
+        Binding::Put => values::put(call, namespace, body).await,
+        Binding::Delete => values::delete(call, namespace).await,
+        Binding::List => keys::list(call, &namespace),
+        Binding::BulkGet => bulk::get(call, &namespace, body).await,
+        Binding::BulkDelete => bulk::delete(call, namespace, body).await,
     }
 }
 
-fn wrong_method(allow: &str) -> Reply {
-    let text = format!("This path takes {allow}.");
-    reply::sentence(StatusCode::METHOD_NOT_ALLOWED, text)
-}
-
-fn namespace(app: &App, headers: &HeaderMap) -> Result<Namespace, Refusal> {
+fn namespace(call: &Call<'_>) -> Result<Namespace, Refusal> {
+    let headers = call.headers();
     // Whoever adds a second one would otherwise decide nothing, or everything.
     if headers.get_all(NAMESPACE).iter().nth(1).is_some() {
         return Err(Refusal::bad("A request has at most one X-KV-Namespace header."));
     }
     let named = headers.get(NAMESPACE).map_or(DEFAULT_NAMESPACE.as_bytes(), |name| name.as_bytes());
-    let found = str::from_utf8(named).ok().and_then(|named| app.bridge.find(named));
-    found.ok_or_else(|| {
+    let found = str::from_utf8(named).ok().and_then(|named| call.app.bridge.find(named));
+    let found = found.ok_or_else(|| {
         Refusal::bad(format!(
             "There is no namespace \"{}\". X-KV-Namespace takes the id or the title of one.",
             String::from_utf8_lossy(named)
         ))
-    })
+    })?;
+    call.grant.covers_namespace(&found)?;
+    Ok(found)
 }

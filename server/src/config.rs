@@ -4,6 +4,7 @@
 //! opens a file or a socket. Absent on purpose: a configuration file; flags and environment
 //! variables are enough for what there is to set.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,24 +24,60 @@ pub const DEFAULT_DATA: &str = "./kvast-data";
 pub struct Config {
     /// The store's directory, made if absent.
     pub data: PathBuf,
-    /// Where to listen; port 0 lets the system choose.
-    pub listen: SocketAddr,
+    /// Where to listen, in the order given; port 0 lets the system choose.
+    pub listen: Vec<ListenOn>,
+    /// Listen on addresses that other machines reach although no token is needed.
+    pub insecure: bool,
+    /// The certificate and key for HTTPS; without them, plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// When a write counts as done.
     pub durability: Durability,
     /// A file of accepted tokens, one per line. Without it any token is accepted, which only a
     /// loopback address may do.
     pub token_file: Option<PathBuf>,
+    /// Log each request at the level `info`.
+    pub access_log: bool,
     /// What to spend on clients.
     pub limits: Limits,
+}
+
+/// One place to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenOn {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A Unix socket, made at this path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenOn::Tcp(addr) => addr.fmt(f),
+            ListenOn::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A certificate chain and its key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The server's certificate first.
+    pub cert: PathBuf,
+    /// The key of the first certificate.
+    pub key: PathBuf,
 }
 
 impl Default for Config {
     fn default() -> Config {
         Config {
             data: PathBuf::from(DEFAULT_DATA),
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            listen: vec![ListenOn::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)))],
+            insecure: false,
+            tls: None,
             durability: Durability::Sync,
             token_file: None,
+            access_log: false,
             limits: Limits::default(),
         }
     }
@@ -77,12 +114,15 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads `ADDR:PORT`, where ADDR may be a name such as `localhost`.
-pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+/// Reads `unix:PATH`, or `ADDR:PORT`, where ADDR may be a name such as `localhost`.
+pub(crate) fn parse_listen(text: &str) -> Result<ListenOn, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(ListenOn::Unix(PathBuf::from(path)));
+    }
     let found = text.to_socket_addrs().map_err(|error| {
         format!("{error}; say an address and a port, for example 127.0.0.1:{DEFAULT_PORT}")
     })?;
-    found.into_iter().next().ok_or_else(|| "the name has no address".to_owned())
+    found.into_iter().next().map(ListenOn::Tcp).ok_or_else(|| "the name has no address".to_owned())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderName;
 use serde::Serialize;
 
+use crate::auth::Denied;
 use crate::error::Failure;
 use crate::reply::{self, Reply};
 
@@ -45,6 +46,12 @@ pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) code: u32,
     pub(crate) message: String,
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> ApiError {
+        ApiError::new(denied.status(), 10000, format!("Authentication error: {denied}"))
+    }
 }
 
 /// 200 with one result.

@@ -4,24 +4,40 @@
 //! knows segments and nothing of HTTP. [`start`] runs it inside any process, [`cli`] is the
 //! program.
 //!
-//! Two surfaces share one port: the *binding surface*, which a Workers runtime speaks for a KV
-//! binding, and the *REST surface* below `/client/v4`, which tools and SDKs speak.
+//! Three surfaces share one port: the *binding surface*, which a Workers runtime speaks for a KV
+//! binding, the *REST surface* below `/client/v4`, which tools and SDKs speak, and the *native
+//! surface* below `/v1`.
 //!
 //! Each module imports only from those above it in the list below, so reading can start anywhere
 //! and go up:
 //!
 //! ```text
-//! limits    every number                      body      uploads under one memory budget
-//! config    what a server is started with     commit    writes in flight share a sync
-//! uri       two decodings of a target         bridge    async to blocking, here only
-//! json      JSON as text                      app       what requests share
-//! error     engine failure -> status, code    binding   the binding surface: values, keys, bulk
-//! rules     refusals in the API's words       rest      the REST surface: namespaces
-//! reply     answers and streamed bodies       service   one request from head to answer
-//! envelope  answers of the REST surface       wire      a socket that does not wait for ever
-//! auth      tokens                            listen    connections
-//! route     (method, path) -> what is asked   start     a running server
-//! memory    large blocks go back              cli       the program
+//! limits    every number
+//! config    what a server is started with
+//! uri       two decodings of a target
+//! json      JSON as text
+//! route     (method, path) -> what is asked
+//! error     engine failure -> status, code
+//! rules     refusals in the API's words
+//! reply     answers and streamed bodies
+//! auth      tokens
+//! envelope  answers of the REST surface
+//! memory    large blocks go back
+//! trace     names of requests
+//! body      uploads under one memory budget
+//! commit    writes in flight share a sync
+//! bridge    async to blocking, here only
+//! app       what requests share
+//! call      one request, for its handler
+//! binding   the binding surface
+//! rest      the REST surface
+//! native    the native surface
+//! ops       health, metrics, OpenAPI
+//! service   one request from head to answer
+//! wire      a socket that does not wait for ever
+//! listen    connections
+//! start     a running server
+//! cli       the program
 //! ```
 
 mod app;
@@ -29,6 +45,7 @@ mod auth;
 mod binding;
 mod body;
 mod bridge;
+mod call;
 pub mod cli;
 mod commit;
 mod config;
@@ -38,15 +55,18 @@ mod json;
 mod limits;
 mod listen;
 mod memory;
+mod native;
+mod ops;
 mod reply;
 mod rest;
 mod route;
 mod rules;
 mod service;
 mod start;
+mod trace;
 mod uri;
 mod wire;
 
-pub use config::{Config, DEFAULT_DATA, DEFAULT_PORT};
+pub use config::{Config, DEFAULT_DATA, DEFAULT_PORT, ListenOn, TlsFiles};
 pub use limits::Limits;
 pub use start::{Handle, StartError, start};

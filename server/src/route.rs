@@ -1,173 +1,324 @@
-//! (method, path) -> what is asked for: the table of contents of both surfaces.
+//! (method, path) -> what is asked for: the table of contents of all surfaces.
 //!
-//! Both share one port. A path under `/client/v4` belongs to the REST surface; a path of one
-//! segment is a key of the binding surface, and since that surface encodes every slash of a key,
-//! the two cannot collide. Paths are split as they came, before anything in them is decoded.
-//! Absent on purpose: methods and parameters of each resource beyond what chooses it.
+//! All share one port. A path under `/client/v4` belongs to the REST surface, one under `/v1` to the
+//! native surface; a path of one segment is a key of the binding surface, and since that surface
+//! encodes every slash of a key, the three cannot collide. The operator's paths are single segments
+//! too: they are the operator's only when nothing else about a request says that it comes from a
+//! Workers runtime, which marks every request for a key with `urlencoded`. Paths are split as they
+//! came, before anything in them is decoded. Absent on purpose: parameters of each resource.
+
+use std::sync::LazyLock;
 
 use hyper::Method;
+use matchit::Router;
 
-/// What a request is about.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Route<'p> {
-    Binding(Binding<'p>),
-    Rest(Rest<'p>),
+/// What a token must allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nothing: whoever may connect may ask.
+    Open,
+    Read,
+    Write,
 }
 
-/// The binding surface: what a Workers runtime sends.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Binding<'p> {
-    /// `GET /{key}`, the segment as it came.
-    Get(&'p str),
-    /// `PUT /{key}`
-    Put(&'p str),
-    /// `DELETE /{key}`
-    Delete(&'p str),
-    /// `GET /`
-    List,
-    /// `POST /bulk/get`
-    BulkGet,
-    /// `POST /bulk/delete`
-    BulkDelete,
-    /// The resource is there and does not know the method.
-    WrongMethod { allow: &'static str },
-    /// No such path.
-    Unknown,
+/// One kind of request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    pub(crate) surface: Surface,
+    pub(crate) method: &'static str,
+    /// The path; braces stand for one segment, as it came.
+    pub(crate) path: &'static str,
+    pub(crate) access: Access,
+    /// The operation's name, in metrics and logs.
+    pub(crate) name: &'static str,
+    pub(crate) operation: Operation,
 }
 
-/// The REST surface, below `/client/v4`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Rest<'p> {
-    /// `GET ../namespaces`
-    ListNamespaces,
-    /// `POST ../namespaces`
-    CreateNamespace,
-    /// `GET ../namespaces/{id}`
-    GetNamespace(&'p str),
-    /// `PUT ../namespaces/{id}`
-    RenameNamespace(&'p str),
-    /// `DELETE ../namespaces/{id}`
-    DeleteNamespace(&'p str),
-    /// Keys, values, metadata and bulk of a namespace.
-    NotServedYet,
+/// Who a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Surface {
+    Binding,
+    Rest,
+    Native,
+    Ops,
+}
+
+/// A line of one surface's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Binding(Binding),
+    Rest(Rest),
+    Native(Native),
+    Ops(Ops),
+}
+
+macro_rules! surface {
+    (
+        $(#[$doc:meta])*
+        $surface:ident, $lines:ident, below $base:literal:
+        $($method:ident $path:literal $operation:ident $access:ident $name:literal;)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $surface { $($operation),* }
+
+        const $lines: &[Line] = &[$(Line {
+            surface: Surface::$surface,
+            method: stringify!($method),
+            path: concat!($base, $path),
+            access: Access::$access,
+            name: $name,
+            operation: Operation::$surface($surface::$operation),
+        }),*];
+    };
+}
+
+surface! {
+    /// The binding surface: what a Workers runtime sends. Its header names the namespace.
+    Binding, BINDING, below "":
+    GET    "/{key}"                      Get                Read   "get";
+    PUT    "/{key}"                      Put                Write  "put";
+    DELETE "/{key}"                      Delete             Write  "delete";
+    GET    "/"                           List               Read   "list";
+    POST   "/bulk/get"                   BulkGet            Read   "bulk_get";
+    POST   "/bulk/delete"                BulkDelete         Write  "bulk_delete";
+}
+
+surface! {
+    /// The REST surface: the v4 API as command line tools and SDKs speak it.
+    Rest, REST, below "/client/v4/accounts/{account}/storage/kv/namespaces":
+    GET    ""                            ListNamespaces     Read   "list_namespaces";
+    POST   ""                            CreateNamespace    Write  "create_namespace";
+    GET    "/{namespace}"                GetNamespace       Read   "get_namespace";
+    PUT    "/{namespace}"                RenameNamespace    Write  "rename_namespace";
+    DELETE "/{namespace}"                DeleteNamespace    Write  "delete_namespace";
+    GET    "/{namespace}/keys"           ListKeys           Read   "list";
+    GET    "/{namespace}/values/{key}"   GetValue           Read   "get";
+    HEAD   "/{namespace}/values/{key}"   HeadValue          Read   "head";
+    PUT    "/{namespace}/values/{key}"   PutValue           Write  "put";
+    DELETE "/{namespace}/values/{key}"   DeleteValue        Write  "delete";
+    GET    "/{namespace}/metadata/{key}" GetMetadata        Read   "get_metadata";
+    PUT    "/{namespace}/bulk"           BulkPut            Write  "bulk_put";
+    DELETE "/{namespace}/bulk"           BulkDeleteByDelete Write  "bulk_delete";
+    POST   "/{namespace}/bulk/get"       BulkGet            Read   "bulk_get";
+    POST   "/{namespace}/bulk/delete"    BulkDelete         Write  "bulk_delete";
+}
+
+surface! {
+    /// The native surface, for those who are not bound to another API's shapes.
+    Native, NATIVE, below "/v1/namespaces":
+    GET    ""                            ListNamespaces     Read   "list_namespaces";
+    POST   ""                            CreateNamespace    Write  "create_namespace";
+    GET    "/{namespace}"                GetNamespace       Read   "get_namespace";
+    PATCH  "/{namespace}"                ChangeNamespace    Write  "change_namespace";
+    DELETE "/{namespace}"                DeleteNamespace    Write  "delete_namespace";
+    GET    "/{namespace}/keys"           ListKeys           Read   "list";
+    GET    "/{namespace}/keys/{key}"     GetValue           Read   "get";
+    HEAD   "/{namespace}/keys/{key}"     HeadValue          Read   "head";
+    PUT    "/{namespace}/keys/{key}"     PutValue           Write  "put";
+    PATCH  "/{namespace}/keys/{key}"     ChangeExpiry       Write  "change_expiry";
+    DELETE "/{namespace}/keys/{key}"     DeleteValue        Write  "delete";
+    POST   "/{namespace}/batch"          Batch              Write  "batch";
+}
+
+surface! {
+    /// What an operator's tools ask.
+    Ops, OPS, below "":
+    GET    "/healthz"                    Health             Open   "healthz";
+    HEAD   "/healthz"                    HeadHealth         Open   "healthz";
+    GET    "/readyz"                     Ready              Open   "readyz";
+    HEAD   "/readyz"                     HeadReady          Open   "readyz";
+    GET    "/metrics"                    Metrics            Read   "metrics";
+    GET    "/openapi.json"               OpenApi            Read   "openapi";
+}
+
+/// All lines of all surfaces.
+pub(crate) fn lines() -> impl Iterator<Item = &'static Line> {
+    [BINDING, REST, NATIVE, OPS].into_iter().flatten()
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Route {
+    Found(&'static Line),
     /// The resource is there and does not know the method.
-    WrongMethod { allow: &'static str },
+    WrongMethod {
+        surface: Surface,
+        allow: &'static str,
+    },
     /// No such path.
-    Unknown,
+    Unknown {
+        surface: Surface,
+    },
+}
+
+impl Route {
+    pub(crate) fn surface(&self) -> Surface {
+        match self {
+            Route::Found(line) => line.surface,
+            Route::WrongMethod { surface, .. } | Route::Unknown { surface } => *surface,
+        }
+    }
+}
+
+/// A route, and the segments that fill its braces, as they came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'p> {
+    pub(crate) route: Route,
+    pub(crate) namespace: &'p str,
+    pub(crate) key: &'p str,
+}
+
+impl Asked<'_> {
+    fn unknown(surface: Surface) -> Self {
+        Asked { route: Route::Unknown { surface }, namespace: "", key: "" }
+    }
 }
 
 /// Finds what is asked for. Never fails: what is unknown is a route too, of its surface.
-pub(crate) fn route<'p>(method: &Method, path: &'p str) -> Route<'p> {
-    match path.strip_prefix("/client/v4") {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => Route::Rest(v4(method, rest)),
-        _ => Route::Binding(binding(method, path)),
+/// `from_runtime` says that the request bears the marks of a Workers runtime.
+pub(crate) fn route<'p>(method: &Method, path: &'p str, from_runtime: bool) -> Asked<'p> {
+    let below = |base| path.strip_prefix(base).is_some_and(|rest: &str| rest.starts_with('/'));
+    if below("/client/v4") || path == "/client/v4" {
+        return resource(Surface::Rest, method, path);
     }
+    if below("/v1") {
+        return resource(Surface::Native, method, path);
+    }
+    if !from_runtime && OPS.iter().any(|line| line.path == path) {
+        return resource(Surface::Ops, method, path);
+    }
+    binding(method, path)
 }
 
-fn binding<'p>(method: &Method, path: &'p str) -> Binding<'p> {
-    match (method.as_str(), path.strip_prefix('/')) {
-        ("POST", Some("bulk/get")) => Binding::BulkGet,
-        ("POST", Some("bulk/delete")) => Binding::BulkDelete,
-        (_, Some("bulk/get" | "bulk/delete")) => Binding::WrongMethod { allow: "POST" },
-        (_, Some(key)) if key.contains('/') => Binding::Unknown,
-        ("GET", Some("")) => Binding::List,
-        ("GET", Some(key)) => Binding::Get(key),
-        ("PUT", Some(key)) => Binding::Put(key),
-        ("DELETE", Some(key)) => Binding::Delete(key),
-        (_, Some("")) => Binding::WrongMethod { allow: "GET" },
-        (_, Some(_)) => Binding::WrongMethod { allow: "GET, PUT, DELETE" },
-        (_, None) => Binding::Unknown,
-    }
+fn binding<'p>(method: &Method, path: &'p str) -> Asked<'p> {
+    let surface = Surface::Binding;
+    let Some(key) = path.strip_prefix('/') else { return Asked::unknown(surface) };
+    let found = |operation| Route::Found(binding_line(operation));
+    let wrong = |allow| Route::WrongMethod { surface, allow };
+    let route = match (method.as_str(), key) {
+        ("POST", "bulk/get") => found(Binding::BulkGet),
+        ("POST", "bulk/delete") => found(Binding::BulkDelete),
+        (_, "bulk/get" | "bulk/delete") => wrong("POST"),
+        (_, key) if key.contains('/') => Route::Unknown { surface },
+        ("GET", "") => found(Binding::List),
+        ("GET", _) => found(Binding::Get),
+        ("PUT", _) => found(Binding::Put),
+        ("DELETE", _) => found(Binding::Delete),
+        (_, "") => wrong("GET"),
+        (_, _) => wrong("GET, PUT, DELETE"),
+    };
+    let key = if key.contains('/') { "" } else { key };
+    Asked { route, namespace: "", key }
 }
 
-fn v4<'p>(method: &Method, path: &'p str) -> Rest<'p> {
-    let Some(below) = below_namespaces(path) else { return Rest::Unknown };
-    match (method.as_str(), below.split_once('/')) {
-        (_, Some((_, what))) => below_one_namespace(what),
-        ("GET", None) if below.is_empty() => Rest::ListNamespaces,
-        ("POST", None) if below.is_empty() => Rest::CreateNamespace,
-        (_, None) if below.is_empty() => Rest::WrongMethod { allow: "GET, POST" },
-        ("GET", None) => Rest::GetNamespace(below),
-        ("PUT", None) => Rest::RenameNamespace(below),
-        ("DELETE", None) => Rest::DeleteNamespace(below),
-        (_, None) => Rest::WrongMethod { allow: "GET, PUT, DELETE" },
-    }
+/// The hot routes are found without a search.
+fn binding_line(operation: Binding) -> &'static Line {
+    &BINDING[operation as usize]
 }
 
-/// What follows `/accounts/{account}/storage/kv/namespaces`; any account will do.
-fn below_namespaces(path: &str) -> Option<&str> {
-    let (account, below) = path.strip_prefix("/accounts/")?.split_once('/')?;
-    let below = below.strip_prefix("storage/kv/namespaces")?;
-    let known = !account.is_empty() && (below.is_empty() || below.starts_with('/'));
-    known.then(|| below.strip_prefix('/').unwrap_or(below))
+/// The methods of one path.
+struct Resource {
+    lines: Vec<&'static Line>,
+    allow: String,
 }
 
-fn below_one_namespace<'p>(what: &str) -> Rest<'p> {
-    match what.split('/').next() {
-        Some("keys" | "values" | "metadata" | "bulk") => Rest::NotServedYet,
-        _ => Rest::Unknown,
+static RESOURCES: LazyLock<Router<Resource>> = LazyLock::new(|| {
+    let mut router = Router::new();
+    let lines: Vec<&'static Line> = [REST, NATIVE, OPS].into_iter().flatten().collect();
+    for of_one_path in lines.chunk_by(|one, other| one.path == other.path) {
+        let methods: Vec<&str> = of_one_path.iter().map(|line| line.method).collect();
+        let resource = Resource { lines: of_one_path.to_vec(), allow: methods.join(", ") };
+        router.insert(of_one_path[0].path, resource).expect("the paths of the table differ");
     }
+    router
+});
+
+fn resource<'p>(surface: Surface, method: &Method, path: &'p str) -> Asked<'p> {
+    // One slash at the end names the same collection.
+    let matched = RESOURCES.at(path).or_else(|_| RESOURCES.at(path.trim_end_matches('/')));
+    let Ok(matched) = matched else { return Asked::unknown(surface) };
+    let resource = matched.value;
+    let line = resource.lines.iter().find(|line| line.method == method.as_str());
+    let route = match line {
+        Some(line) => Route::Found(line),
+        None => Route::WrongMethod { surface, allow: &resource.allow },
+    };
+    let segment = |name| matched.params.get(name).unwrap_or("");
+    Asked { route, namespace: segment("namespace"), key: segment("key") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn binding(method: &str, path: &'static str) -> Binding<'static> {
-        match route(&method.parse().expect("a method"), path) {
-            Route::Binding(found) => found,
-            Route::Rest(_) => panic!("{path} went to the REST surface"),
-        }
+    fn asked(method: &str, path: &'static str) -> Asked<'static> {
+        route(&method.parse().expect("a method"), path, false)
     }
 
-    fn rest(method: &str, path: &'static str) -> Rest<'static> {
-        match route(&method.parse().expect("a method"), path) {
-            Route::Rest(found) => found,
-            Route::Binding(_) => panic!("{path} went to the binding surface"),
+    fn operation(method: &str, path: &'static str) -> Option<Operation> {
+        match asked(method, path).route {
+            Route::Found(line) => Some(line.operation),
+            _ => None,
         }
     }
 
     #[test]
     fn a_single_segment_is_a_key_however_it_looks() {
-        for key in ["bulk", "client", "bulk%2Fget", "client%2Fv4%2Fx", "favicon.ico", "..", "%2F"] {
+        for key in ["bulk", "client", "v1", "bulk%2Fget", "client%2Fv4%2Fx", "favicon.ico", ".."] {
             let path: &'static str = format!("/{key}").leak();
-            assert_eq!(binding("GET", path), Binding::Get(key));
-            assert_eq!(binding("PUT", path), Binding::Put(key));
-            assert_eq!(binding("DELETE", path), Binding::Delete(key));
-            assert!(matches!(binding("HEAD", path), Binding::WrongMethod { .. }));
+            for (method, expected) in
+                [("GET", Binding::Get), ("PUT", Binding::Put), ("DELETE", Binding::Delete)]
+            {
+                assert_eq!(operation(method, path), Some(Operation::Binding(expected)), "{path}");
+                assert_eq!(asked(method, path).key, key);
+            }
+            assert!(matches!(asked("HEAD", path).route, Route::WrongMethod { .. }));
         }
+    }
+
+    #[test]
+    fn an_operators_path_is_a_key_when_a_runtime_asks_for_it() {
+        assert_eq!(operation("GET", "/healthz"), Some(Operation::Ops(Ops::Health)));
+        let from_runtime = route(&Method::GET, "/healthz", true);
+        assert_eq!(from_runtime.route.surface(), Surface::Binding);
+        assert_eq!(from_runtime.key, "healthz");
     }
 
     #[test]
     fn the_root_lists_and_bulk_paths_take_posts() {
-        assert_eq!(binding("GET", "/"), Binding::List);
-        assert_eq!(binding("PUT", "/"), Binding::Put(""));
-        assert_eq!(binding("POST", "/bulk/get"), Binding::BulkGet);
-        assert_eq!(binding("POST", "/bulk/delete"), Binding::BulkDelete);
-        assert_eq!(binding("GET", "/bulk/get"), Binding::WrongMethod { allow: "POST" });
-        for path in ["/a/b", "//", "/a/", "/client/v3/x", "*", "/bulk/get/"] {
-            assert_eq!(binding("GET", path), Binding::Unknown, "{path}");
+        let binding = |operation| Some(Operation::Binding(operation));
+        assert_eq!(operation("GET", "/"), binding(Binding::List));
+        assert_eq!(operation("PUT", "/"), binding(Binding::Put));
+        assert_eq!(operation("POST", "/bulk/get"), binding(Binding::BulkGet));
+        assert_eq!(operation("POST", "/bulk/delete"), binding(Binding::BulkDelete));
+        assert!(matches!(
+            asked("GET", "/bulk/get").route,
+            Route::WrongMethod { surface: Surface::Binding, allow: "POST" }
+        ));
+        for path in ["/a/b", "//", "/a/", "/client/v3/x", "*", "/bulk/get/", "/v10/x"] {
+            let route = asked("GET", path).route;
+            assert!(matches!(route, Route::Unknown { surface: Surface::Binding }), "{path}");
         }
     }
 
     #[test]
-    fn the_rest_surface_knows_namespaces_and_what_is_below_them() {
-        const BASE: &str = "/client/v4/accounts/a/storage/kv/namespaces";
-        assert_eq!(rest("GET", BASE), Rest::ListNamespaces);
-        assert_eq!(rest("POST", BASE), Rest::CreateNamespace);
-        assert_eq!(
-            rest("GET", "/client/v4/accounts/a/storage/kv/namespaces/"),
-            Rest::ListNamespaces
-        );
-        let one = "/client/v4/accounts/a/storage/kv/namespaces/0f";
-        assert_eq!(rest("GET", one), Rest::GetNamespace("0f"));
-        assert_eq!(rest("PUT", one), Rest::RenameNamespace("0f"));
-        assert_eq!(rest("DELETE", one), Rest::DeleteNamespace("0f"));
-        assert!(matches!(rest("PATCH", one), Rest::WrongMethod { .. }));
-        assert_eq!(
-            rest("GET", "/client/v4/accounts/a/storage/kv/namespaces/0f/values/k"),
-            Rest::NotServedYet
-        );
+    fn each_line_of_the_table_is_found_by_its_own_path() {
+        for line in lines() {
+            let path = line.path.replace("{account}", "a").replace("{namespace}", "0f");
+            let path: &'static str = path.replace("{key}", "k%2F1").leak();
+            let found = asked(line.method, path);
+            assert!(
+                matches!(found.route, Route::Found(it) if it.operation == line.operation),
+                "{line:?}"
+            );
+            assert_eq!(found.key.is_empty(), !line.path.contains("{key}"), "{path}");
+            assert_eq!(found.namespace.is_empty(), !line.path.contains("{namespace}"), "{path}");
+        }
+    }
+
+    #[test]
+    fn unknown_paths_and_methods_are_told_by_the_surface_they_are_on() {
         for path in [
             "/client/v4",
             "/client/v4/",
@@ -176,7 +327,12 @@ mod tests {
             "/client/v4/accounts/a/storage/kv/namespacesx",
             "/client/v4/accounts/a/storage/kv/namespaces/0f/nonsense",
         ] {
-            assert_eq!(rest("GET", path), Rest::Unknown, "{path}");
+            let route = asked("GET", path).route;
+            assert!(matches!(route, Route::Unknown { surface: Surface::Rest }), "{path}");
         }
+        let route = asked("GET", "/v1/nonsense").route;
+        assert!(matches!(route, Route::Unknown { surface: Surface::Native }));
+        let route = asked("PATCH", "/client/v4/accounts/a/storage/kv/namespaces/0f/").route;
+        assert!(matches!(route, Route::WrongMethod { allow: "GET, PUT, DELETE", .. }));
     }
 }

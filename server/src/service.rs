@@ -7,59 +7,121 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
+use hyper::header::HeaderName;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, StatusCode, Version, header};
 
 use crate::app::App;
-use crate::auth::Denied;
+use crate::auth::{Denied, Grant};
 use crate::binding;
 use crate::body::Inbound;
+use crate::call::Call;
+use crate::native;
+use crate::ops;
 use crate::reply::Reply;
 use crate::rest;
-use crate::route::{Route, route};
+use crate::route::{Access, Line, Operation, Route, Surface, route};
 use crate::rules::Refusal;
+use crate::trace::RequestId;
+
+/// Stands on every request of a Workers runtime.
+const RUNTIME: HeaderName = HeaderName::from_static("cf-kv-flprod-405");
 
 /// Answers a request. What goes wrong is an answer too.
 pub(crate) async fn serve(app: Arc<App>, request: Request<Incoming>) -> Result<Reply, Infallible> {
     let (parts, body) = request.into_parts();
+    let id = RequestId::of(&parts.headers);
     let mut body = Inbound::new(&app.uploads, &parts.headers, body);
-    let reply = answer(&app, &parts, &mut body).await;
+    let reply = answer(&app, &parts, &id, &mut body).await;
     body.finish();
     tracing::debug!(
         method = %parts.method,
         path = parts.uri.path(),
         status = reply.status().as_u16(),
+        %id,
         "request"
     );
     Ok(reply)
 }
 
-async fn answer(app: &App, parts: &Parts, body: &mut Inbound<'_>) -> Reply {
-    if !has_one_host(parts.version, &parts.headers) {
-        return binding::refuse(Refusal::bad("A request has exactly one Host header."));
+async fn answer(app: &App, parts: &Parts, id: &RequestId, body: &mut Inbound<'_>) -> Reply {
+    if let Err(refusal) = check_framing(parts) {
+        return binding::refuse(refusal);
     }
-    if has_unknown_coding(&parts.headers) {
-        let text = "The only transfer coding taken here is chunked.";
-        return binding::refuse(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));
-    }
-    let route = route(&parts.method, parts.uri.path());
-    if let Err(denied) = app.auth.check(&parts.headers) {
-        return deny(&route, denied);
-    }
-    match route {
-        Route::Binding(asked) => binding::serve(app, asked, parts, body).await,
-        Route::Rest(asked) => rest::serve(app, asked, parts, body).await,
+    let asked = route(&parts.method, parts.uri.path(), is_from_runtime(parts));
+    match app.auth.check(&parts.headers) {
+        Ok(grant) => dispatch(&Call { app, asked, parts, grant, id }, body).await,
+        Err(_) if is_open(&asked.route) => {
+            dispatch(&Call { app, asked, parts, grant: Grant::none(), id }, body).await
+        }
+        Err(denied) => deny(asked.route.surface(), denied),
     }
 }
 
-fn deny(route: &Route<'_>, denied: Denied) -> Reply {
-    let status = match denied {
-        Denied::Missing => StatusCode::UNAUTHORIZED,
-        Denied::Wrong => StatusCode::FORBIDDEN,
+fn check_framing(parts: &Parts) -> Result<(), Refusal> {
+    if !has_one_host(parts.version, &parts.headers) {
+        return Err(Refusal::bad("A request has exactly one Host header."));
+    }
+    if has_unknown_coding(&parts.headers) {
+        let text = "The only transfer coding taken here is chunked.";
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));
+    }
+    Ok(())
+}
+
+/// A Workers runtime marks its requests; so does who names a namespace as it would.
+fn is_from_runtime(parts: &Parts) -> bool {
+    let headers = &parts.headers;
+    parts.uri.query().is_some_and(|query| query.contains("urlencoded"))
+        || headers.contains_key(binding::NAMESPACE)
+        || headers.contains_key(RUNTIME)
+}
+
+fn is_open(route: &Route) -> bool {
+    matches!(route, Route::Found(Line { access: Access::Open, .. }))
+}
+
+async fn dispatch(call: &Call<'_>, body: &mut Inbound<'_>) -> Reply {
+    let parts = call.parts;
+    let line = match call.asked.route {
+        Route::Found(line) => line,
+        Route::WrongMethod { surface, allow } => return wrong_method(surface, parts, allow),
+        Route::Unknown { surface } => return unknown(surface, parts),
     };
-    match route {
-        Route::Binding(_) => binding::refuse(Refusal::new(status, denied.to_string())),
-        Route::Rest(_) => rest::deny(status, denied),
+    if let Err(denied) = call.grant.covers(line.access) {
+        return deny(line.surface, denied);
+    }
+    match line.operation {
+        Operation::Binding(asked) => binding::serve(call, asked, body).await,
+        Operation::Rest(asked) => rest::serve(call, asked, body).await,
+        Operation::Native(asked) => native::serve(call, asked, body).await,
+        Operation::Ops(asked) => ops::serve(call, asked).await,
+    }
+}
+
+fn deny(surface: Surface, denied: Denied) -> Reply {
+    match surface {
+        Surface::Binding => binding::deny(denied),
+        Surface::Rest => rest::deny(denied),
+        Surface::Native => native::deny(denied),
+        Surface::Ops => ops::deny(denied),
+    }
+}
+
+fn wrong_method(surface: Surface, parts: &Parts, allow: &'static str) -> Reply {
+    match surface {
+        Surface::Binding => binding::wrong_method(allow),
+        Surface::Rest => rest::wrong_method(&parts.method, allow),
+        Surface::Native => native::wrong_method(allow),
+        Surface::Ops => ops::wrong_method(allow),
+    }
+}
+
+fn unknown(surface: Surface, parts: &Parts) -> Reply {
+    match surface {
+        Surface::Binding | Surface::Ops => binding::unknown(),
+        Surface::Rest => rest::unknown(parts.uri.path()),
+        Surface::Native => native::unknown(),
     }
 }
 

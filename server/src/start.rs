@@ -23,7 +23,7 @@ use crate::app::{App, DEFAULT_NAMESPACE};
 use crate::auth::Auth;
 use crate::body::Uploads;
 use crate::bridge::Bridge;
-use crate::config::Config;
+use crate::config::{Config, ListenOn};
 use crate::listen;
 
 /// How long blocking calls may hold up the end of the runtime, after all requests have ended.
@@ -115,9 +115,10 @@ impl From<kvast::Error> for StartError {
 pub fn start(config: Config) -> Result<Handle, StartError> {
     let auth = auth(&config)?;
     let runtime = runtime(&config).map_err(StartError::Threads)?;
+    let listen = first_tcp(&config);
     let (listener, addr) = runtime
-        .block_on(listen_on(config.listen))
-        .map_err(|source| StartError::Listen { addr: config.listen, source })?;
+        .block_on(listen_on(listen))
+        .map_err(|source| StartError::Listen { addr: listen, source })?;
 
     let db = Options::new().durability(config.durability).open(&config.data)?;
     for line in db.recovery().to_string().lines() {
@@ -191,12 +192,20 @@ impl Drop for Handle {
     }
 }
 
+fn first_tcp(config: &Config) -> SocketAddr {
+    let tcp = config.listen.iter().find_map(|on| match on {
+        ListenOn::Tcp(addr) => Some(*addr),
+        ListenOn::Unix(_) => None,
+    });
+    tcp.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
 fn auth(config: &Config) -> Result<Auth, StartError> {
     match &config.token_file {
         Some(path) => Auth::from_file(path)
             .map_err(|source| StartError::TokenFile { path: path.clone(), source }),
-        None if config.listen.ip().to_canonical().is_loopback() => Ok(Auth::open()),
-        None => Err(StartError::Unprotected(config.listen)),
+        None if first_tcp(config).ip().to_canonical().is_loopback() => Ok(Auth::open()),
+        None => Err(StartError::Unprotected(first_tcp(config))),
     }
 }
 

@@ -67,8 +67,10 @@ fn the_rest_surface_denies_in_its_envelope() {
 #[test]
 fn an_address_that_others_can_reach_needs_a_token_file() {
     let dir = tempfile::tempdir().expect("a directory");
-    let config =
-        Config { listen: "0.0.0.0:0".parse().expect("an address"), ..support::config(dir.path()) };
+    let config = Config {
+        listen: vec![kvast_server::ListenOn::Tcp("0.0.0.0:0".parse().expect("an address"))],
+        ..support::config(dir.path())
+    };
     let Err(error) = start(config.clone()) else { panic!("it started") };
     assert!(matches!(error, StartError::Unprotected(_)));
     assert!(error.to_string().contains("--token-file"));

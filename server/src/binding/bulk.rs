@@ -15,6 +15,7 @@ use serde_json::Value as Json;
 use crate::app::App;
 use crate::body::Inbound;
 use crate::bridge::Whole;
+use crate::call::Call;
 use crate::commit::Write;
 use crate::json;
 use crate::limits::{BULK_KEYS_MAX, VALUE_BYTES_MAX};
@@ -47,14 +48,14 @@ struct Shape {
 
 /// `POST /bulk/get`
 pub(super) async fn get(
-    app: &App,
+    call: &Call<'_>,
     namespace: &Namespace,
     body: &mut Inbound<'_>,
 ) -> Result<Reply, Refusal> {
-    let request: GetRequest = read_json(app, body).await?;
+    let request: GetRequest = read_json(call.app, body).await?;
     let shape = check_get(&request)?;
     let keys = distinct(request.keys);
-    let values = app.bridge.find_many(namespace, &keys)?;
+    let values = call.app.bridge.find_many(namespace, &keys)?;
     if values.iter().flatten().map(ValueStream::len).sum::<u64>() > VALUE_BYTES_MAX {
         return Err(Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -62,17 +63,17 @@ pub(super) async fn get(
         ));
     }
     let make = move |values: Vec<Option<Whole>>| render(&keys, &values, shape);
-    let (rendered, room) = app.bridge.read_many(values, make).await?;
+    let (rendered, room) = call.app.bridge.read_many(values, make).await?;
     Ok(reply::json(rendered?, room))
 }
 
 /// `POST /bulk/delete`
 pub(super) async fn delete(
-    app: &App,
+    call: &Call<'_>,
     namespace: Namespace,
     body: &mut Inbound<'_>,
 ) -> Result<Reply, Refusal> {
-    let DeleteRequest { keys } = read_json(app, body).await?;
+    let DeleteRequest { keys } = read_json(call.app, body).await?;
     if keys.len() > BULK_KEYS_MAX {
         return Err(Refusal::bad(format!(
             "You can delete maximum of {BULK_KEYS_MAX} keys per request"
@@ -80,7 +81,7 @@ pub(super) async fn delete(
     }
     keys.iter().try_for_each(|key| rules::check_key(key))?;
     if !keys.is_empty() {
-        app.bridge.write(Write::Delete { namespace, keys }).await?;
+        call.app.bridge.write(Write::Delete { namespace, keys }).await?;
     }
     Ok(reply::done())
 }

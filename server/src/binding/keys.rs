@@ -6,18 +6,15 @@
 
 use kvast::{ListOptions, Listed, Namespace, Page};
 
-use crate::app::App;
+use crate::call::Call;
 use crate::json;
 use crate::reply::{self, Reply};
 use crate::rules::{self, Refusal};
 use crate::uri::query_value;
 
 /// `GET /`
-pub(super) fn list(
-    app: &App,
-    namespace: &Namespace,
-    query: Option<&str>,
-) -> Result<Reply, Refusal> {
+pub(super) fn list(call: &Call<'_>, namespace: &Namespace) -> Result<Reply, Refusal> {
+    let query = call.query();
     let limit = rules::key_count_limit(query_value(query, "key_count_limit").as_deref())?;
     let mut options = ListOptions::new().limit(limit);
     // Present and empty means absent.
@@ -28,7 +25,7 @@ pub(super) fn list(
     if let Some(cursor) = query_value(query, "cursor").filter(|cursor| !cursor.is_empty()) {
         options = options.cursor(cursor.into_owned());
     }
-    let page = app.bridge.list(namespace, &options)?;
+    let page = call.app.bridge.list(namespace, &options)?;
     Ok(reply::json(render(&page), None))
 }
 

@@ -7,9 +7,9 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
 use kvast::{Namespace, PutOptions};
 
-use crate::app::App;
 use crate::body::Inbound;
 use crate::bridge::Opened;
+use crate::call::Call;
 use crate::commit::Write;
 use crate::json;
 use crate::limits::VALUE_BYTES_MAX;
@@ -21,17 +21,13 @@ const EXPIRATION: HeaderName = HeaderName::from_static("cf-expiration");
 const METADATA: HeaderName = HeaderName::from_static("cf-kv-metadata");
 
 /// `GET /{key}`
-pub(super) async fn get(
-    app: &App,
-    namespace: &Namespace,
-    segment: &str,
-    query: Option<&str>,
-) -> Result<Reply, Refusal> {
-    let key = key(segment, query)?;
+pub(super) async fn get(call: &Call<'_>, namespace: &Namespace) -> Result<Reply, Refusal> {
+    let query = call.query();
+    let key = key(call.asked.key, query)?;
     if let Some(cache_ttl) = query_value(query, "cache_ttl") {
         rules::check_cache_ttl(&cache_ttl)?;
     }
-    Ok(match app.bridge.open(namespace, &key).await? {
+    Ok(match call.app.bridge.open(namespace, &key).await? {
         Some(value) => found(value),
         None => not_found(),
     })
@@ -39,30 +35,22 @@ pub(super) async fn get(
 
 /// `PUT /{key}`
 pub(super) async fn put(
-    app: &App,
+    call: &Call<'_>,
     namespace: Namespace,
-    segment: &str,
-    query: Option<&str>,
-    headers: &HeaderMap,
     body: &mut Inbound<'_>,
 ) -> Result<Reply, Refusal> {
-    let key = key(segment, query)?.into_owned();
-    let options = put_options(query, headers)?;
+    let key = key(call.asked.key, call.query())?.into_owned();
+    let options = put_options(call.query(), call.headers())?;
     let value = body.collect(VALUE_BYTES_MAX).await;
     let value = value.map_err(|error| error.into_refusal(rules::value_too_large))?;
-    app.bridge.write(Write::Put { namespace, key, value, options }).await?;
+    call.app.bridge.write(Write::Put { namespace, key, value, options }).await?;
     Ok(reply::done())
 }
 
 /// `DELETE /{key}`: 200 whether or not there was one.
-pub(super) async fn delete(
-    app: &App,
-    namespace: Namespace,
-    segment: &str,
-    query: Option<&str>,
-) -> Result<Reply, Refusal> {
-    let keys = vec![key(segment, query)?.into_owned()];
-    app.bridge.write(Write::Delete { namespace, keys }).await?;
+pub(super) async fn delete(call: &Call<'_>, namespace: Namespace) -> Result<Reply, Refusal> {
+    let keys = vec![key(call.asked.key, call.query())?.into_owned()];
+    call.app.bridge.write(Write::Delete { namespace, keys }).await?;
     Ok(reply::done())
 }
 

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{Duration, Instant};
@@ -15,8 +14,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::exit::Problem;
 use super::store::StoreArgs;
-use crate::config::{Config, parse_durability, parse_listen};
-use crate::limits::Limits;
+use crate::config::{Config, ListenOn, parse_durability, parse_listen};
 use crate::start::{self, Handle};
 
 /// What a shell reports for a process that a signal ended.
@@ -47,7 +45,7 @@ pub(super) struct ServeArgs {
         default_value = "127.0.0.1:8787",
         value_parser = parse_listen
     )]
-    listen: SocketAddr,
+    listen: ListenOn,
     /// When a write is acknowledged: after a sync (survives power loss), or before, with a sync
     /// every so often or whenever the system gets round to it
     #[arg(
@@ -82,10 +80,10 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Problem> {
     start_log(args.log, args.log_level);
     let config = Config {
         data: args.store.data,
-        listen: args.listen,
+        listen: vec![args.listen],
         durability: args.durability,
         token_file: args.token_file,
-        limits: Limits::default(),
+        ..Config::default()
     };
     let data = config.data.clone();
     let guarded = config.token_file.is_some();

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use crate::app::App;
 use crate::body::{Inbound, UploadError};
+use crate::call::Call;
 use crate::envelope::{self, ApiError, PageInfo};
 use crate::limits::TITLE_CHARS_MAX;
 use crate::reply::Reply;
@@ -34,14 +35,15 @@ impl From<&Namespace> for Shown {
 }
 
 /// `GET ../namespaces`: a page past the end is empty and no error, since SDKs always ask for it.
-pub(super) fn list(app: &App, query: Option<&str>) -> Result<Reply, ApiError> {
+pub(super) fn list(call: &Call<'_>) -> Result<Reply, ApiError> {
+    let query = call.query();
     let page = count(query, "page", 1, usize::MAX, 10007)?;
     let per_page = count(query, "per_page", PER_PAGE_DEFAULT, PER_PAGE_MAX, 10008)?;
     let by_id = choice(query, "order", ["title", "id"])?;
     let descending = choice(query, "direction", ["asc", "desc"])?;
 
     // Ordered by title already.
-    let mut namespaces = app.bridge.namespaces();
+    let mut namespaces = call.app.bridge.namespaces();
     if by_id {
         namespaces.sort_by_key(|namespace| namespace.id().to_string());
     }
@@ -56,36 +58,37 @@ pub(super) fn list(app: &App, query: Option<&str>) -> Result<Reply, ApiError> {
 }
 
 /// `POST ../namespaces`
-pub(super) async fn create(app: &App, body: &mut Inbound<'_>) -> Result<Reply, ApiError> {
+pub(super) async fn create(call: &Call<'_>, body: &mut Inbound<'_>) -> Result<Reply, ApiError> {
     let operation = "create namespace";
-    let title = read_title(app, operation, body).await?;
-    let created = app.bridge.create_namespace(title).await;
+    let title = read_title(call.app, operation, body).await?;
+    let created = call.app.bridge.create_namespace(title).await;
     let created = created.map_err(|failure| ApiError::from_engine(operation, &failure))?;
     Ok(envelope::result(Shown::from(&created)))
 }
 
 /// `GET ../namespaces/{id}`
-pub(super) fn get(app: &App, id: &str) -> Result<Reply, ApiError> {
+pub(super) fn get(call: &Call<'_>) -> Result<Reply, ApiError> {
     let operation = "get namespace";
-    let namespace = app.bridge.namespace_by_id(parse_id(operation, id)?);
+    let namespace = call.app.bridge.namespace_by_id(parse_id(operation, call.asked.namespace)?);
     let namespace = namespace.ok_or_else(|| not_found(operation))?;
     Ok(envelope::result(Shown::from(&namespace)))
 }
 
 /// `PUT ../namespaces/{id}`
-pub(super) async fn rename(app: &App, id: &str, body: &mut Inbound<'_>) -> Result<Reply, ApiError> {
+pub(super) async fn rename(call: &Call<'_>, body: &mut Inbound<'_>) -> Result<Reply, ApiError> {
     let operation = "rename namespace";
-    let id = parse_id(operation, id)?;
-    let title = read_title(app, operation, body).await?;
-    let renamed = app.bridge.rename_namespace(id, title).await;
+    let id = parse_id(operation, call.asked.namespace)?;
+    let title = read_title(call.app, operation, body).await?;
+    let renamed = call.app.bridge.rename_namespace(id, title).await;
     let renamed = renamed.map_err(|failure| ApiError::from_engine(operation, &failure))?;
     Ok(envelope::result(Shown::from(&renamed)))
 }
 
 /// `DELETE ../namespaces/{id}`
-pub(super) async fn delete(app: &App, id: &str) -> Result<Reply, ApiError> {
+pub(super) async fn delete(call: &Call<'_>) -> Result<Reply, ApiError> {
     let operation = "remove namespace";
-    let deleted = app.bridge.delete_namespace(parse_id(operation, id)?).await;
+    let deleted =
+        call.app.bridge.delete_namespace(parse_id(operation, call.asked.namespace)?).await;
     deleted.map_err(|failure| ApiError::from_engine(operation, &failure))?;
     Ok(envelope::result(Json::Null))
 }

@@ -66,7 +66,7 @@ impl Server {
 pub(crate) fn config(dir: &Path) -> Config {
     Config {
         data: dir.join("data"),
-        listen: "127.0.0.1:0".parse().expect("an address"),
+        listen: vec![kvast_server::ListenOn::Tcp("127.0.0.1:0".parse().expect("an address"))],
         ..Config::default()
     }
 }

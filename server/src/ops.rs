@@ -1,0 +1,29 @@
+//! What an operator's tools ask: is it alive, is it ready, how is it doing, what does it serve.
+
+use hyper::StatusCode;
+
+use crate::auth::Denied;
+use crate::call::Call;
+use crate::reply::{self, Reply};
+use crate::route::Ops;
+
+/// Answers a request.
+pub(crate) async fn serve(_call: &Call<'_>, asked: Ops) -> Reply {
+    match asked {
+        Ops::Health | Ops::HeadHealth | Ops::Ready | Ops::HeadReady => {
+            reply::sentence(StatusCode::OK, "ok")
+        }
+        Ops::Metrics | Ops::OpenApi => reply::sentence(StatusCode::NOT_IMPLEMENTED, "not yet"),
+    }
+}
+
+/// The answer to a request without a good enough token.
+pub(crate) fn deny(denied: Denied) -> Reply {
+    reply::sentence(denied.status(), denied.to_string())
+}
+
+/// The answer to a method that a resource does not have.
+pub(crate) fn wrong_method(allow: &'static str) -> Reply {
+    let text = format!("This path takes {allow}.");
+    reply::allow(reply::sentence(StatusCode::METHOD_NOT_ALLOWED, text), allow)
+}
