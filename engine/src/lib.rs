@@ -38,6 +38,7 @@
 //! | `merge`, `compact` | many sorted lists as one; space is taken back |
 //! | `value`, `cursor`, `list`, `registry` | what a reader gets; namespaces |
 //! | `recover`, `verify`, `checkpoint`, `background` | from a directory to a store; read everything; copy it; own threads |
+//! | `store`, `namespace`, `batch` | an open store; what is done with keys; many writes as one |
 //! | `db` | the front door |
 
 #![cfg_attr(
@@ -47,7 +48,7 @@
 
 mod address;
 mod background;
-
+mod batch;
 mod catalog;
 mod checkpoint;
 mod clock;
@@ -64,10 +65,12 @@ mod keyspace;
 mod list;
 mod merge;
 mod mmap;
+mod namespace;
 mod options;
 mod recover;
 mod registry;
 mod segment;
+mod store;
 mod sync;
 mod value;
 mod verify;
@@ -76,9 +79,11 @@ mod witness;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use db::{Batch, Db, Entry, Namespace, Scan, Stats};
+pub use batch::Batch;
+pub use db::{Db, Stats};
 pub use error::{Code, Corruption, Damage, Error};
 pub use list::{ListOptions, Listed, Page};
+pub use namespace::{Entry, Namespace, Scan};
 pub use options::{Durability, Options, PutOptions};
 pub use recover::RecoveryReport;
 pub use registry::NamespaceId;
