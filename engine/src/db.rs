@@ -261,6 +261,27 @@ impl Db {
         Ok(())
     }
 
+    /// Whether the store takes writes: the error that the next one would be refused with, if it
+    /// can be told beforehand. Waits for nothing.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), kvast::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = kvast::Db::open(dir.path())?;
+    /// db.check_writable()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] and [`Error::Poisoned`].
+    pub fn check_writable(&self) -> Result<(), Error> {
+        let committer = &self.store.committer;
+        if committer.site().read_only {
+            return Err(Error::ReadOnly);
+        }
+        committer.check_poison()
+    }
+
     /// Numbers about the store.
     ///
     /// ```

@@ -6,6 +6,7 @@ use crate::auth::Auth;
 use crate::body::Uploads;
 use crate::bridge::Bridge;
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 
 /// The namespace of requests that name none.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
@@ -15,5 +16,8 @@ pub(crate) struct App {
     pub(crate) bridge: Bridge,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) auth: Auth,
+    pub(crate) metrics: Metrics,
+    /// Log each request at the level `info`.
+    pub(crate) access_log: bool,
     pub(crate) limits: Limits,
 }

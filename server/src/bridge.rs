@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use kvast::{Db, Durability, ListOptions, Namespace, NamespaceId, Page, ValueStream};
+use kvast::{Db, Durability, ListOptions, Namespace, NamespaceId, Page, Stats, ValueStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::commit::{Committer, Write};
@@ -71,6 +71,16 @@ impl Bridge {
     /// The store itself, for what happens outside of requests.
     pub(crate) fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// Whether the store takes writes.
+    pub(crate) fn check_writable(&self) -> Result<(), Failure> {
+        Ok(self.db.check_writable()?)
+    }
+
+    /// The store's numbers, which can have to wait for a sync.
+    pub(crate) async fn stats(&self) -> Result<Stats, Failure> {
+        self.blocking(|db| Ok(db.stats())).await
     }
 
     /// The namespace that an id or, failing that, a title names.

@@ -24,6 +24,9 @@
 //! envelope  answers of the REST surface
 //! memory    large blocks go back
 //! trace     names of requests
+//! exposition the text that Prometheus reads
+//! metrics   what is counted about requests
+//! process   what the system tells about this process
 //! body      uploads under one memory budget
 //! commit    writes in flight share a sync
 //! bridge    async to blocking, here only
@@ -51,12 +54,15 @@ mod commit;
 mod config;
 mod envelope;
 mod error;
+mod exposition;
 mod json;
 mod limits;
 mod listen;
 mod memory;
+mod metrics;
 mod native;
 mod ops;
+mod process;
 mod reply;
 mod rest;
 mod route;

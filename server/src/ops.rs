@@ -1,19 +1,26 @@
 //! What an operator's tools ask: is it alive, is it ready, how is it doing, what does it serve.
+//!
+//! Health and readiness answer anybody, since what checks them has no token, and say one word.
+//! Everything else needs a token where there is one. Absent on purpose: changing anything.
+
+mod health;
+mod scrape;
 
 use hyper::StatusCode;
 
 use crate::auth::Denied;
 use crate::call::Call;
+use crate::error::Failure;
 use crate::reply::{self, Reply};
 use crate::route::Ops;
 
 /// Answers a request.
-pub(crate) async fn serve(_call: &Call<'_>, asked: Ops) -> Reply {
+pub(crate) async fn serve(call: &Call<'_>, asked: Ops) -> Reply {
     match asked {
-        Ops::Health | Ops::HeadHealth | Ops::Ready | Ops::HeadReady => {
-            reply::sentence(StatusCode::OK, "ok")
-        }
-        Ops::Metrics | Ops::OpenApi => reply::sentence(StatusCode::NOT_IMPLEMENTED, "not yet"),
+        Ops::Health | Ops::HeadHealth => health::health(),
+        Ops::Ready | Ops::HeadReady => health::ready(call),
+        Ops::Metrics => scrape::metrics(call).await.unwrap_or_else(fail),
+        Ops::OpenApi => reply::sentence(StatusCode::NOT_IMPLEMENTED, "not yet"),
     }
 }
 
@@ -26,4 +33,9 @@ pub(crate) fn deny(denied: Denied) -> Reply {
 pub(crate) fn wrong_method(allow: &'static str) -> Reply {
     let text = format!("This path takes {allow}.");
     reply::allow(reply::sentence(StatusCode::METHOD_NOT_ALLOWED, text), allow)
+}
+
+fn fail(failure: Failure) -> Reply {
+    let told = failure.tell();
+    reply::sentence(told.rest_status, told.text)
 }

@@ -87,6 +87,13 @@ pub(crate) fn json(body: Vec<u8>, room: Option<OwnedSemaphorePermit>) -> Reply {
     reply
 }
 
+/// 200 with a text of some type.
+pub(crate) fn text(content_type: &'static str, text: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(ReplyBody::from(text.into()));
+    set(&mut reply, CONTENT_TYPE, content_type);
+    reply
+}
+
 /// An answer that is a sentence: as the body, and as the reason phrase of the status line, which
 /// is all that a Workers runtime shows to the application.
 pub(crate) fn sentence(status: StatusCode, text: impl Into<Bytes>) -> Reply {

@@ -43,6 +43,32 @@ pub(crate) enum Surface {
     Ops,
 }
 
+impl Surface {
+    /// Its name in metrics and logs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Surface::Binding => "binding",
+            Surface::Rest => "rest",
+            Surface::Native => "native",
+            Surface::Ops => "ops",
+        }
+    }
+}
+
+impl Line {
+    /// Its place among [`lines`].
+    pub(crate) fn place(&self) -> usize {
+        match self.operation {
+            Operation::Binding(operation) => operation as usize,
+            Operation::Rest(operation) => BINDING.len() + operation as usize,
+            Operation::Native(operation) => BINDING.len() + REST.len() + operation as usize,
+            Operation::Ops(operation) => {
+                BINDING.len() + REST.len() + NATIVE.len() + operation as usize
+            }
+        }
+    }
+}
+
 /// A line of one surface's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -99,7 +125,7 @@ surface! {
     DELETE "/{namespace}/values/{key}"   DeleteValue        Write  "delete";
     GET    "/{namespace}/metadata/{key}" GetMetadata        Read   "get_metadata";
     PUT    "/{namespace}/bulk"           BulkPut            Write  "bulk_put";
-    DELETE "/{namespace}/bulk"           BulkDeleteByDelete Write  "bulk_delete";
+    DELETE "/{namespace}/bulk"           BulkDeleteByDelete Write  "bulk_delete_by_delete";
     POST   "/{namespace}/bulk/get"       BulkGet            Read   "bulk_get";
     POST   "/{namespace}/bulk/delete"    BulkDelete         Write  "bulk_delete";
 }
@@ -125,9 +151,9 @@ surface! {
     /// What an operator's tools ask.
     Ops, OPS, below "":
     GET    "/healthz"                    Health             Open   "healthz";
-    HEAD   "/healthz"                    HeadHealth         Open   "healthz";
+    HEAD   "/healthz"                    HeadHealth         Open   "head_healthz";
     GET    "/readyz"                     Ready              Open   "readyz";
-    HEAD   "/readyz"                     HeadReady          Open   "readyz";
+    HEAD   "/readyz"                     HeadReady          Open   "head_readyz";
     GET    "/metrics"                    Metrics            Read   "metrics";
     GET    "/openapi.json"               OpenApi            Read   "openapi";
 }
@@ -153,6 +179,14 @@ pub(crate) enum Route {
 }
 
 impl Route {
+    /// The operation's name in metrics and logs.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Route::Found(line) => line.name,
+            Route::WrongMethod { .. } | Route::Unknown { .. } => "none",
+        }
+    }
+
     pub(crate) fn surface(&self) -> Surface {
         match self {
             Route::Found(line) => line.surface,

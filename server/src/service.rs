@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::HeaderName;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, StatusCode, Version, header};
@@ -20,41 +20,72 @@ use crate::native;
 use crate::ops;
 use crate::reply::Reply;
 use crate::rest;
-use crate::route::{Access, Line, Operation, Route, Surface, route};
+use crate::route::{Access, Asked, Line, Operation, Route, Surface, route};
 use crate::rules::Refusal;
-use crate::trace::RequestId;
+use crate::trace::{self, RequestId};
 
 /// Stands on every request of a Workers runtime.
 const RUNTIME: HeaderName = HeaderName::from_static("cf-kv-flprod-405");
 
 /// Answers a request. What goes wrong is an answer too.
 pub(crate) async fn serve(app: Arc<App>, request: Request<Incoming>) -> Result<Reply, Infallible> {
+    let in_flight = app.metrics.begin();
     let (parts, body) = request.into_parts();
+    let asked = route(&parts.method, parts.uri.path(), is_from_runtime(&parts));
     let id = RequestId::of(&parts.headers);
     let mut body = Inbound::new(&app.uploads, &parts.headers, body);
-    let reply = answer(&app, &parts, &id, &mut body).await;
+    let mut reply = answer(&app, asked, &parts, &id, &mut body).await;
     body.finish();
-    tracing::debug!(
-        method = %parts.method,
-        path = parts.uri.path(),
-        status = reply.status().as_u16(),
-        %id,
-        "request"
-    );
+    id.put_on(&mut reply);
+    let took_ns = in_flight.answered(&asked.route, reply.status().as_u16());
+    log(&app, &parts, &asked.route, &id, &reply, took_ns);
     Ok(reply)
 }
 
-async fn answer(app: &App, parts: &Parts, id: &RequestId, body: &mut Inbound<'_>) -> Reply {
+async fn answer(
+    app: &App,
+    asked: Asked<'_>,
+    parts: &Parts,
+    id: &RequestId,
+    body: &mut Inbound<'_>,
+) -> Reply {
     if let Err(refusal) = check_framing(parts) {
         return binding::refuse(refusal);
     }
-    let asked = route(&parts.method, parts.uri.path(), is_from_runtime(parts));
     match app.auth.check(&parts.headers) {
         Ok(grant) => dispatch(&Call { app, asked, parts, grant, id }, body).await,
         Err(_) if is_open(&asked.route) => {
             dispatch(&Call { app, asked, parts, grant: Grant::none(), id }, body).await
         }
         Err(denied) => deny(asked.route.surface(), denied),
+    }
+}
+
+/// Failures are always logged, with the name that the client was told; the rest only if wanted.
+fn log(app: &App, parts: &Parts, route: &Route, id: &RequestId, reply: &Reply, took_ns: u64) {
+    let status = reply.status();
+    macro_rules! event {
+        ($level:ident, $message:literal) => {
+            tracing::$level!(
+                %id,
+                trace_id = trace::trace_id(&parts.headers),
+                method = %parts.method,
+                path = parts.uri.path(),
+                surface = route.surface().name(),
+                operation = route.name(),
+                status = status.as_u16(),
+                bytes = reply.body().size_hint().exact(),
+                took_us = took_ns / 1000,
+                $message
+            )
+        };
+    }
+    if status.is_server_error() {
+        event!(warn, "request failed");
+    } else if app.access_log {
+        event!(info, "request");
+    } else {
+        event!(debug, "request");
     }
 }
 

@@ -25,6 +25,7 @@ use crate::body::Uploads;
 use crate::bridge::Bridge;
 use crate::config::{Config, ListenOn};
 use crate::listen;
+use crate::metrics::Metrics;
 
 /// How long blocking calls may hold up the end of the runtime, after all requests have ended.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
@@ -128,7 +129,8 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
 
     let bridge = Bridge::new(db, config.durability, &config.limits).map_err(StartError::Threads)?;
     let uploads = Arc::new(Uploads::new(&config.limits));
-    let app = Arc::new(App { bridge, uploads, auth, limits: config.limits });
+    let (metrics, access_log) = (Metrics::new(), config.access_log);
+    let app = Arc::new(App { bridge, uploads, auth, metrics, access_log, limits: config.limits });
     let (stop, stopped) = oneshot::channel();
     let serving = runtime.spawn(listen::serve(listener, Arc::clone(&app), stopped));
     runtime.spawn(watch(Arc::clone(&app)));
