@@ -115,7 +115,7 @@ fn tend(signal: &Signal, keyspace: &Keyspace, committer: &Committer, durability:
             signal.note(committer.sync());
         }
         signal.note(committer.prepare());
-        let (last, _) = committer.seqnos();
+        let (last, _) = committer.counts().versions();
         if last != seen {
             (seen, since) = (last, Instant::now());
         } else if since.elapsed() >= IDLE && last > 0 {

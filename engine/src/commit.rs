@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use crate::address::Address;
 use crate::disk::{self, Disk, DiskFile};
@@ -29,6 +30,7 @@ use crate::format::{Seed, StoreId};
 use crate::keyspace::{Change, Existed, Keyspace};
 use crate::segment::active::{Log, NewLog};
 use crate::segment::{Segment, file_name};
+use crate::stats::WriteCounts;
 use crate::witness::ManifestFile;
 
 mod queue;
@@ -48,6 +50,13 @@ pub(crate) struct Condition {
     pub(crate) version: Option<u64>,
 }
 
+impl Condition {
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Condition>() + self.key.len()
+    }
+}
+
 /// Records that are waiting to be written together: encoded, without seqno and place.
 #[derive(Default)]
 pub(crate) struct WriteGroup {
@@ -55,7 +64,17 @@ pub(crate) struct WriteGroup {
     /// Where each record starts in `bytes`.
     starts: Vec<usize>,
     conditions: Vec<Condition>,
+    renewal: Option<Renewal>,
     sync: bool,
+}
+
+/// A record that is to be written anew with another expiry. What it holds is looked up when the group
+/// is written, so no write of its key can come between; so its group has no other member.
+pub(crate) struct Renewal {
+    pub(crate) namespace: u32,
+    pub(crate) key: Vec<u8>,
+    pub(crate) written_ms: u64,
+    pub(crate) expires_ms: u64,
 }
 
 impl Group for WriteGroup {
@@ -70,6 +89,7 @@ impl Group for WriteGroup {
         self.bytes.clear();
         self.starts.clear();
         self.conditions.clear();
+        self.renewal = None;
         self.sync = false;
     }
 }
@@ -93,6 +113,11 @@ impl WriteGroup {
     pub(crate) fn require(&mut self, condition: Condition) {
         self.conditions.push(condition);
     }
+
+    /// Adds the record of a key with another expiry, or nothing if the key is absent.
+    pub(crate) fn renew(&mut self, renewal: Renewal) {
+        self.renewal = Some(renewal);
+    }
 }
 
 /// What became of a group.
@@ -104,6 +129,15 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// Of a group that wrote no record.
+    fn nothing() -> Done {
+        Done { first_seqno: 0, existed: Existed::default() }
+    }
+
+    pub(crate) fn wrote(&self) -> bool {
+        self.first_seqno != 0
+    }
+
     pub(crate) fn seqno(&self, place: usize) -> u64 {
         self.first_seqno + place as u64
     }
@@ -186,6 +220,7 @@ pub(crate) struct Committer {
     poison: OnceLock<Arc<str>>,
     keyspace: Arc<Keyspace>,
     pub(crate) manifest: Mutex<ManifestFile>,
+    counts: WriteCounts,
     site: Site,
 }
 
@@ -220,6 +255,7 @@ impl Committer {
         manifest: ManifestFile,
         start: Start,
     ) -> Committer {
+        let counts = WriteCounts::new(start.next_seqno - 1, start.durable_seqno);
         let writer = Writer {
             log: start.log,
             unsynced: start.full.iter().map(|log| Arc::clone(&log.file)).collect(),
@@ -238,6 +274,7 @@ impl Committer {
             poison: OnceLock::new(),
             keyspace,
             manifest: Mutex::new(manifest),
+            counts,
             site,
         }
     }
@@ -267,12 +304,16 @@ impl Committer {
     }
 
     fn commit(&self, group: &mut WriteGroup) -> Result<Done, Error> {
-        if group.starts.is_empty() {
-            return Ok(Done { first_seqno: 0, existed: Existed::default() });
+        if group.starts.is_empty() && group.conditions.is_empty() && group.renewal.is_none() {
+            return Ok(Done::nothing());
         }
         let mut writer = self.writer();
         self.check_open(&writer)?;
         self.check_conditions(&group.conditions)?;
+        self.resolve_renewal(group)?;
+        if group.starts.is_empty() {
+            return Ok(Done::nothing());
+        }
         self.begin_session(&mut writer)?;
         self.make_room(&mut writer, (group.bytes.len() + COMMIT_LEN) as u64)?;
         let first_seqno = writer.next_seqno;
@@ -281,6 +322,8 @@ impl Committer {
             self.sync_writer(&mut writer)?;
         }
         let existed = self.publish(&writer, group);
+        self.counts.count_commit(group.starts.len());
+        self.note_versions(&writer);
         Ok(Done { first_seqno, existed })
     }
 
@@ -344,6 +387,32 @@ impl Committer {
             }
         }
         Ok(())
+    }
+
+    /// Turns a renewal into a record. The value is verified first, so that damage is not given a sound
+    /// checksum.
+    fn resolve_renewal(&self, group: &mut WriteGroup) -> Result<(), Error> {
+        let Some(renewal) = group.renewal.take() else { return Ok(()) };
+        let found =
+            self.keyspace.find(renewal.namespace, &renewal.key, |segment, offset, old| {
+                old.verify_value().map_err(|damage| segment.body.corruption(offset, damage))?;
+                group.push(&Draft {
+                    kind: Kind::Put,
+                    namespace: renewal.namespace,
+                    written_ms: renewal.written_ms,
+                    expires_ms: renewal.expires_ms,
+                    key: &renewal.key,
+                    metadata: old.metadata,
+                    value: old.value,
+                    value_crc: old.header.value_crc,
+                });
+                Ok(())
+            })?;
+        found.unwrap_or(Ok(()))
+    }
+
+    fn note_versions(&self, writer: &Writer) {
+        self.counts.note_versions(writer.next_seqno - 1, writer.durable_seqno);
     }
 
     /// Begins to write, for work that is no commit.
@@ -508,7 +577,9 @@ impl Committer {
             }
             Ok(())
         };
+        let begun = Instant::now();
         sync(writer).map_err(|error| self.poison(error))?;
+        self.counts.count_sync(begun.elapsed());
         writer.durable_seqno = writer.next_seqno - 1;
         Ok(())
     }
@@ -538,7 +609,9 @@ impl Committer {
         if writer.durable_seqno + 1 == writer.next_seqno || writer.closed {
             return Ok(());
         }
-        self.sync_writer(&mut writer)
+        self.sync_writer(&mut writer)?;
+        self.note_versions(&writer);
+        Ok(())
     }
 
     /// Writes an empty commit if the watermark has moved since the last one, so that recovery can
@@ -603,10 +676,9 @@ impl Committer {
         self.writer().log.as_ref().map(|log| Arc::clone(&log.segment))
     }
 
-    /// Seqno of the last record that was written, and of the last that is known to be durable.
-    pub(crate) fn seqnos(&self) -> (u64, u64) {
-        let writer = self.writer();
-        (writer.next_seqno - 1, writer.durable_seqno)
+    /// What was counted, without waiting for whoever writes.
+    pub(crate) fn counts(&self) -> &WriteCounts {
+        &self.counts
     }
 
     /// Makes everything acknowledged so far durable, and says which logs it is in, up to where.
@@ -615,6 +687,7 @@ impl Committer {
         self.check_poison()?;
         if !self.site.read_only {
             self.sync_writer(&mut writer)?;
+            self.note_versions(&writer);
         }
         let mut logs: Vec<_> =
             self.full().iter().map(|log| (Arc::clone(&log.segment), log.end)).collect();
@@ -635,6 +708,7 @@ impl Committer {
         }
         self.check_poison()?;
         self.sync_writer(&mut writer)?;
+        self.note_versions(&writer);
         let mut manifest = self.manifest();
         if let Some(new) = self.prepared().take() {
             let inputs = vec![new.id()];

@@ -2,14 +2,17 @@
 //!
 //! A cursor holds the last key of the page before, so nothing is kept in the store for it, and it
 //! survives restarts, compaction and the deletion of its key. It is URL-safe text: base64 (RFC 4648
-//! §5, no padding) of version, a digest of namespace and prefix, the key, and a checksum seeded with
-//! the store's id. One that was never issued, was cut, or belongs to another store, namespace or
-//! prefix is refused.
+//! §5, no padding) of a version, a digest of namespace and prefix, the key, and a checksum seeded with
+//! the store's id. The version also says in which direction the list runs. A cursor that was never
+//! issued, was cut, or belongs to another store, namespace, prefix or direction is refused.
 
 use crate::error::Error;
 use crate::format::{StoreId, crc32, crc32_from};
 
-const VERSION: u8 = 1;
+/// The layout above, of a list that runs forward.
+const FORWARD: u8 = 1;
+/// The same, of one that runs backward.
+const REVERSE: u8 = 2;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// What a cursor is valid for.
@@ -18,9 +21,14 @@ pub(crate) struct Scope<'a> {
     pub(crate) store: &'a StoreId,
     pub(crate) namespace: u32,
     pub(crate) prefix: &'a [u8],
+    pub(crate) reverse: bool,
 }
 
 impl Scope<'_> {
+    fn version(&self) -> u8 {
+        if self.reverse { REVERSE } else { FORWARD }
+    }
+
     fn digest(&self) -> u32 {
         crc32_from(crc32_from(crc32(self.store), &self.namespace.to_be_bytes()), self.prefix)
     }
@@ -32,7 +40,7 @@ impl Scope<'_> {
 
 /// The cursor that goes on after `last_key`.
 pub(crate) fn encode(scope: Scope<'_>, last_key: &[u8]) -> String {
-    let mut bytes = vec![VERSION];
+    let mut bytes = vec![scope.version()];
     bytes.extend_from_slice(&scope.digest().to_le_bytes());
     bytes.extend_from_slice(last_key);
     bytes.extend_from_slice(&scope.checksum(&bytes).to_le_bytes());
@@ -52,7 +60,7 @@ fn parse(scope: Scope<'_>, cursor: &str) -> Option<Vec<u8>> {
     }
     let (version, rest) = body.split_first()?;
     let (digest, key) = rest.split_first_chunk::<4>()?;
-    let issued_here = *version == VERSION && u32::from_le_bytes(*digest) == scope.digest();
+    let issued_here = *version == scope.version() && u32::from_le_bytes(*digest) == scope.digest();
     (issued_here && key.starts_with(scope.prefix)).then(|| key.to_vec())
 }
 
@@ -95,7 +103,7 @@ mod tests {
     const STORE: StoreId = [7; 16];
 
     fn scope(namespace: u32, prefix: &[u8]) -> Scope<'_> {
-        Scope { store: &STORE, namespace, prefix }
+        Scope { store: &STORE, namespace, prefix, reverse: false }
     }
 
     #[test]
@@ -109,12 +117,16 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_of_another_namespace_prefix_or_store_is_refused() {
+    fn a_cursor_of_another_namespace_prefix_direction_or_store_is_refused() {
         let cursor = encode(scope(1, b"ab"), b"abc");
         let other = StoreId::from([8; 16]);
         assert!(decode(scope(2, b"ab"), &cursor).is_err());
         assert!(decode(scope(1, b"a"), &cursor).is_err());
         assert!(decode(Scope { store: &other, ..scope(1, b"ab") }, &cursor).is_err());
+        let reverse = Scope { reverse: true, ..scope(1, b"ab") };
+        assert!(decode(reverse, &cursor).is_err());
+        assert!(decode(scope(1, b"ab"), &encode(reverse, b"abc")).is_err());
+        assert_eq!(decode(reverse, &encode(reverse, b"abc")).unwrap(), b"abc");
     }
 
     #[test]

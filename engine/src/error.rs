@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What went wrong. It prints as a sentence that names the place and the next step.
 ///
@@ -53,12 +54,16 @@ pub enum Error {
         /// The longest that is allowed, in bytes.
         max: u64,
     },
-    /// The expiry cannot be stored: it is 2^48 ms after 1970 or later.
+    /// The expiry cannot be stored: it is 2^48 ms after 1970 or later, or nearer than the namespace
+    /// allows.
     InvalidExpiry {
         /// The refused expiry, in ms since 1970.
         ms: u64,
+        /// If it is too near: how far ahead it must lie at least.
+        min_ttl: Option<Duration>,
     },
-    /// The list cursor was never issued by this store, or belongs to another namespace or prefix.
+    /// The list cursor was never issued by this store, or belongs to another namespace, prefix or
+    /// direction.
     InvalidCursor,
     /// An option is out of its range.
     InvalidOption {
@@ -67,10 +72,12 @@ pub enum Error {
         /// What it must be.
         must: &'static str,
     },
-    /// A namespace name must have 1 to 512 characters.
+    /// A namespace name must have 1 to 512 characters, none of them a control character.
     InvalidName {
         /// The name's length in characters.
         chars: usize,
+        /// The first control character in it.
+        control: Option<char>,
     },
     /// There is no such namespace, or it was deleted while this handle was held.
     NamespaceNotFound,
@@ -179,15 +186,23 @@ impl fmt::Display for Error {
                 f,
                 "the batch takes {len} bytes in the log; at most {max} fit in one commit, so split it"
             ),
-            Error::InvalidExpiry { ms } => {
+            Error::InvalidExpiry { ms, min_ttl: None } => {
                 write!(f, "an expiry of {ms} ms since 1970 is too far away to be stored")
             }
+            Error::InvalidExpiry { ms, min_ttl: Some(min_ttl) } => write!(
+                f,
+                "an expiry of {ms} ms since 1970 is too near; \
+                 in this namespace it must lie at least {min_ttl:?} ahead"
+            ),
             Error::InvalidCursor => f.write_str(
-                "the cursor was not issued by this store for this namespace and prefix; \
+                "the cursor was not issued by this store for this namespace, prefix and direction; \
                  start the list again without a cursor",
             ),
             Error::InvalidOption { option, must } => write!(f, "option `{option}` must be {must}"),
-            Error::InvalidName { chars } => {
+            Error::InvalidName { control: Some(control), .. } => {
+                write!(f, "a namespace name has no control characters; this one has {control:?}")
+            }
+            Error::InvalidName { chars, control: None } => {
                 write!(f, "a namespace name has 1 to 512 characters; this one has {chars}")
             }
             Error::NamespaceNotFound => f.write_str("there is no such namespace"),

@@ -154,6 +154,19 @@ impl Index {
         self.tree.walk(start, end, guard, keys, visit);
     }
 
+    /// The same from the last key of the range to the first.
+    #[inline]
+    pub(crate) fn gather_back(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        guard: &Guard,
+        keys: &mut Vec<u8>,
+        visit: impl FnMut(&[u8], Traits) -> Visited,
+    ) {
+        self.tree.walk_back(start, end, guard, keys, visit);
+    }
+
     pub(crate) fn memory(&self) -> IndexMemory {
         IndexMemory {
             keys: self.hash.keys(),

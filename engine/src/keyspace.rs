@@ -315,6 +315,18 @@ impl Keyspace {
     ) {
         self.index.gather(start, end, pinned, keys, visit);
     }
+
+    /// The same from the last key of the range to the first.
+    pub(crate) fn gather_back(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        pinned: &Guard,
+        keys: &mut Vec<u8>,
+        visit: impl FnMut(&[u8], Traits) -> Visited,
+    ) {
+        self.index.gather_back(start, end, pinned, keys, visit);
+    }
 }
 
 /// The record at `offset` if it is one of this key, `None` if it is one of another key whose hash

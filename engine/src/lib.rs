@@ -30,13 +30,13 @@
 //! |---|---|
 //! | `sync`, `address`, `error` | the words that everything else is written in |
 //! | `format` | bytes to values and back; cites `format-spec.md` |
-//! | `clock`, `mmap`, `disk`, `options`, `key` | time, memory, files, limits, composite keys |
+//! | `clock`, `mmap`, `disk`, `options`, `key`, `stats` | time, memory, files, limits, composite keys, numbers |
 //! | `segment` | files of records: one that is appended to, many that are read |
 //! | `index` | key to address, and keys in order |
 //! | `catalog`, `keyspace` | which segments there are; what is published |
 //! | `witness`, `commit` | the manifest; the single writer |
 //! | `merge`, `compact` | many sorted lists as one; space is taken back |
-//! | `value`, `cursor`, `list`, `registry` | what a reader gets; namespaces |
+//! | `value`, `cursor`, `list`, `settings`, `registry` | what a reader gets; namespaces |
 //! | `recover`, `verify`, `checkpoint`, `background` | from a directory to a store; read everything; copy it; own threads |
 //! | `store`, `namespace`, `batch` | an open store; what is done with keys; many writes as one |
 //! | `db` | the front door |
@@ -70,6 +70,8 @@ mod options;
 mod recover;
 mod registry;
 mod segment;
+mod settings;
+mod stats;
 mod store;
 mod sync;
 mod value;
@@ -80,12 +82,14 @@ mod witness;
 pub mod testing;
 
 pub use batch::Batch;
-pub use db::{Db, Stats};
+pub use db::Db;
 pub use error::{Code, Corruption, Damage, Error};
 pub use list::{ListOptions, Listed, Page};
 pub use namespace::{Entry, Namespace, Scan};
-pub use options::{Durability, Options, PutOptions};
+pub use options::{Durability, Expiry, Options, PutOptions};
 pub use recover::RecoveryReport;
 pub use registry::NamespaceId;
+pub use settings::NamespaceSettings;
+pub use stats::{Histogram, Residency, Stats};
 pub use value::{Value, ValueStream};
 pub use verify::{VerifyProgress, VerifyReport};

@@ -1,14 +1,15 @@
 //! Keys in order, a page at a time.
 //!
 //! A page is made from the index alone; only keys with metadata cost a look at their record. What
-//! always holds: keys ascend, an expired key is never shown, a page that is not the last is full,
-//! and [`Page::is_complete`] is exact. A page is no snapshot: each key was there when it was read.
+//! always holds: keys come in the order asked for, an expired key is never shown, a page that is not
+//! the last is full, and [`Page::is_complete`] is exact. A page is no snapshot: each key was there
+//! when it was read.
 
 use std::ops::Range;
 
 use crate::cursor::{self, Scope};
 use crate::error::Error;
-use crate::index::Visited;
+use crate::index::{Traits, Visited};
 use crate::key::{self, Composite, PREFIX_LEN};
 use crate::keyspace::{Keyspace, is_expired};
 
@@ -17,7 +18,7 @@ const KEYS_PER_PIN: usize = 4096;
 /// The longest page.
 const LIMIT_MAX: usize = 10_000;
 
-/// Which keys to list. By default all of them, 1,000 at a time.
+/// Which keys to list, and which way. By default all of them in order, 1,000 at a time.
 ///
 /// ```
 /// # fn main() -> Result<(), kvast::Error> {
@@ -33,11 +34,17 @@ const LIMIT_MAX: usize = 10_000;
 /// let cursor = first.cursor().expect("there is more");
 /// let rest = users.list(&ListOptions::new().prefix("a:").cursor(cursor))?;
 /// assert!(rest.is_complete());
+///
+/// let latest = users.list(&ListOptions::new().end("b").reverse(true).limit(1))?;
+/// assert_eq!(latest.iter().next().unwrap().key, b"a:2");
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 pub struct ListOptions {
     prefix: Vec<u8>,
+    start: Vec<u8>,
+    end: Option<Vec<u8>>,
+    reverse: bool,
     limit: usize,
     cursor: Option<String>,
 }
@@ -49,16 +56,44 @@ impl Default for ListOptions {
 }
 
 impl ListOptions {
-    /// All keys, 1,000 at a time.
+    /// All keys in order, 1,000 at a time.
     #[must_use]
     pub fn new() -> ListOptions {
-        ListOptions { prefix: Vec::new(), limit: 1000, cursor: None }
+        ListOptions {
+            prefix: Vec::new(),
+            start: Vec::new(),
+            end: None,
+            reverse: false,
+            limit: 1000,
+            cursor: None,
+        }
     }
 
     /// Only keys that start with these bytes.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<Vec<u8>>) -> ListOptions {
         self.prefix = prefix.into();
+        self
+    }
+
+    /// Only this key and those behind it, in either direction.
+    #[must_use]
+    pub fn start(mut self, key: impl Into<Vec<u8>>) -> ListOptions {
+        self.start = key.into();
+        self
+    }
+
+    /// Only the keys before this one, in either direction. So nothing comes before the empty key.
+    #[must_use]
+    pub fn end(mut self, key: impl Into<Vec<u8>>) -> ListOptions {
+        self.end = Some(key.into());
+        self
+    }
+
+    /// Whether the last key comes first.
+    #[must_use]
+    pub fn reverse(mut self, on: bool) -> ListOptions {
+        self.reverse = on;
         self
     }
 
@@ -69,7 +104,7 @@ impl ListOptions {
         self
     }
 
-    /// Goes on where a page ended. Keep the prefix the same; the limit may change.
+    /// Goes on where a page ended. Keep prefix and direction the same; the rest may change.
     #[must_use]
     pub fn cursor(mut self, cursor: impl Into<String>) -> ListOptions {
         self.cursor = Some(cursor.into());
@@ -170,7 +205,7 @@ impl Page {
     }
 }
 
-/// Lists one page. `scope.prefix` is replaced by that of the options.
+/// Lists one page. Prefix and direction of `scope` are replaced by those of the options.
 pub(crate) fn list(
     keyspace: &Keyspace,
     scope: Scope<'_>,
@@ -180,15 +215,14 @@ pub(crate) fn list(
     if !(1..=LIMIT_MAX).contains(&options.limit) {
         return Err(Error::InvalidOption { option: "limit", must: "1 to 10,000" });
     }
-    if options.prefix.len() > max_key_bytes {
-        return Err(Error::InvalidKey { len: options.prefix.len(), max: max_key_bytes });
-    }
-    let scope = Scope { prefix: &options.prefix, ..scope };
+    check_bounds(options, max_key_bytes)?;
+    let scope = Scope { prefix: &options.prefix, reverse: options.reverse, ..scope };
     let after =
         options.cursor.as_deref().map(|cursor| cursor::decode(scope, cursor)).transpose()?;
     let mut page = Page::default();
     page.rows.reserve(options.limit.min(1000));
-    if fill(keyspace, scope, after, options.limit, &mut page)?
+    let span = Span::new(scope, options, after.as_deref());
+    if fill(keyspace, span, options.limit, &mut page)?
         && let Some(last) = page.rows.last()
     {
         page.cursor = Some(cursor::encode(scope, page.listed(last).key));
@@ -196,33 +230,78 @@ pub(crate) fn list(
     Ok(page)
 }
 
-/// Fills the page and returns whether a live key follows.
-fn fill(
-    keyspace: &Keyspace,
-    scope: Scope<'_>,
-    after: Option<Vec<u8>>,
-    limit: usize,
-    page: &mut Page,
-) -> Result<bool, Error> {
-    let prefix = Composite::new(scope.namespace, scope.prefix);
-    let mut start = match after {
-        Some(key) => just_after(&Composite::new(scope.namespace, &key)),
-        None => prefix.to_vec(),
+/// Refuses prefixes and bounds that are longer than any key; a bound may have one byte more, so that
+/// it can stand for just behind a key.
+fn check_bounds(options: &ListOptions, max_key_bytes: usize) -> Result<(), Error> {
+    let ListOptions { prefix, start, end, .. } = options;
+    let check = |bytes: &[u8], max| match bytes.len() {
+        len if len > max => Err(Error::InvalidKey { len, max }),
+        _ => Ok(()),
     };
-    let end = key::successor(&prefix);
-    let now_ms = keyspace.time.now_ms();
-    loop {
-        let walked = walk_once(keyspace, &start, end.as_deref(), now_ms, limit, page)?;
-        match walked {
-            Walked::Ended => return Ok(false),
-            Walked::Full => return Ok(true),
-            Walked::Pause(next) => start = next,
+    check(prefix, max_key_bytes)?;
+    check(start, max_key_bytes + 1)?;
+    check(end.as_deref().unwrap_or_default(), max_key_bytes + 1)
+}
+
+/// The composite keys that are still to be visited, and from which side.
+struct Span {
+    start: Vec<u8>,
+    /// Behind the last one; `None` if there is nothing behind it.
+    end: Option<Vec<u8>>,
+    reverse: bool,
+}
+
+impl Span {
+    /// What prefix, bounds and cursor have in common.
+    fn new(scope: Scope<'_>, options: &ListOptions, after: Option<&[u8]>) -> Span {
+        let composite = |key: &[u8]| Composite::new(scope.namespace, key).to_vec();
+        let prefix = composite(scope.prefix);
+        let end = key::successor(&prefix);
+        let mut span = Span { start: prefix, end, reverse: scope.reverse };
+        span.start_at(composite(&options.start));
+        if let Some(end) = &options.end {
+            span.end_before(composite(end));
         }
+        match after.map(composite) {
+            Some(last) if span.reverse => span.end_before(last),
+            Some(last) => span.start_at(just_after(&last)),
+            None => {}
+        }
+        span
+    }
+
+    fn start_at(&mut self, start: Vec<u8>) {
+        if start > self.start {
+            self.start = start;
+        }
+    }
+
+    fn end_before(&mut self, end: Vec<u8>) {
+        if self.end.as_ref().is_none_or(|old| end < *old) {
+            self.end = Some(end);
+        }
+    }
+
+    /// Leaves out what was visited before `next`.
+    fn go_on_at(&mut self, next: Vec<u8>) {
+        if self.reverse { self.end_before(just_after(&next)) } else { self.start_at(next) }
     }
 }
 
 fn just_after(composite: &[u8]) -> Vec<u8> {
     [composite, &[0]].concat()
+}
+
+/// Fills the page and returns whether a live key follows.
+fn fill(keyspace: &Keyspace, mut span: Span, limit: usize, page: &mut Page) -> Result<bool, Error> {
+    let now_ms = keyspace.time.now_ms();
+    loop {
+        match walk_once(keyspace, &span, now_ms, limit, page)? {
+            Walked::Ended => return Ok(false),
+            Walked::Full => return Ok(true),
+            Walked::Pause(next) => span.go_on_at(next),
+        }
+    }
 }
 
 enum Walked {
@@ -236,8 +315,7 @@ enum Walked {
 
 fn walk_once(
     keyspace: &Keyspace,
-    start: &[u8],
-    end: Option<&[u8]>,
+    span: &Span,
     now_ms: u64,
     limit: usize,
     page: &mut Page,
@@ -246,7 +324,7 @@ fn walk_once(
     let (mut outcome, mut error) = (Walked::Ended, None);
     let (mut visits, mut key_end) = (0, page.keys.len());
     let Page { keys, metadata, rows, .. } = page;
-    keyspace.gather(start, end, &pinned, keys, |composite, traits| {
+    let visit = |composite: &[u8], traits: Traits| {
         visits += 1;
         if visits > KEYS_PER_PIN.max(limit) {
             outcome = Walked::Pause(composite.to_vec());
@@ -285,7 +363,13 @@ fn walk_once(
             expires_ms,
         });
         Visited::Keep
-    });
+    };
+    let (start, end) = (&span.start[..], span.end.as_deref());
+    if span.reverse {
+        keyspace.gather_back(start, end, &pinned, keys, visit);
+    } else {
+        keyspace.gather(start, end, &pinned, keys, visit);
+    }
     match error {
         Some(error) => Err(error),
         None => Ok(outcome),

@@ -19,6 +19,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
+/// Pages whose state is asked for at once: 64 MiB of 4 KiB pages.
+const PAGES_ASKED: usize = 16 << 10;
+
 /// A file in memory, readable up to where it is published.
 pub(crate) struct Map {
     raw: MmapRaw,
@@ -93,14 +96,39 @@ impl Map {
             return true;
         }
         let mut pages = vec![0u8; len.div_ceil(page)];
+        self.pages_in_memory(start, len, &mut pages) && pages.iter().all(|page| page & 1 == 1)
+    }
+
+    /// Asks for each page of the `len` bytes from `start` whether it is in memory; the lowest bit of
+    /// its byte says so. False if the kernel does not tell.
+    fn pages_in_memory(&self, start: usize, len: usize, pages: &mut [u8]) -> bool {
+        let page = page_size();
+        assert!(start.is_multiple_of(page) && pages.len() == len.div_ceil(page));
+        assert!(start.checked_add(len).is_some_and(|end| end <= self.raw.len()));
         // SAFETY: `mincore` needs a page-aligned address and a vector with one byte for each page
-        // of the `len` bytes from there. The mapping starts page-aligned, `start` is a multiple of
-        // the page size, `start + len` lies inside the mapping, and `pages` has that many bytes.
+        // of the `len` bytes from there. The mapping starts page-aligned; the rest was just checked.
         #[expect(unsafe_code, reason = "this module is the room for it")]
         let status = unsafe {
             libc::mincore(self.raw.as_mut_ptr().add(start).cast(), len, pages.as_mut_ptr().cast())
         };
-        status == 0 && pages.iter().all(|page| page & 1 == 1)
+        status == 0
+    }
+
+    /// How many of the published bytes are in memory, by whole pages, and how many there are.
+    pub(crate) fn residency(&self) -> (u64, u64) {
+        let (page, published) = (page_size(), self.published());
+        let mut pages = vec![0u8; PAGES_ASKED.min(published.div_ceil(page))];
+        let (mut resident, mut all) = (0, 0);
+        for start in (0..published).step_by(PAGES_ASKED * page) {
+            let len = (published - start).min(PAGES_ASKED * page);
+            let asked = &mut pages[..len.div_ceil(page)];
+            // What the kernel does not say counts as absent.
+            let answered = self.pages_in_memory(start, len, asked);
+            let present = asked.iter().filter(|state| answered && **state & 1 == 1).count();
+            resident += present * page;
+            all += asked.len() * page;
+        }
+        (resident as u64, all as u64)
     }
 
     /// Brings `range` into memory. A page that cannot be read is an error here, where touching it

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::commit::{Condition, tombstone};
+use crate::commit::{Condition, Renewal, WriteGroup, tombstone};
 use crate::error::Error;
 use crate::format::record::Kind;
 use crate::key::{self, Composite};
 use crate::list::{self, ListOptions, Page};
-use crate::options::PutOptions;
-use crate::registry::{NamespaceId, NamespaceState};
-use crate::store::Store;
+use crate::options::{Expiry, PutOptions};
+use crate::registry::{NamespaceId, NamespaceState, SYSTEM};
+use crate::settings::{self, NamespaceSettings};
+use crate::store::{Store, held};
 use crate::value::{Value, ValueStream};
 
 mod scan;
@@ -79,12 +80,8 @@ impl Namespace {
         options: PutOptions,
     ) -> Result<u64, Error> {
         let (key, store) = (key.as_ref(), &self.store);
-        let draft = store.draft(self.number(), key, value.as_ref(), &options)?;
-        let condition = options.if_version.map(|version| Condition {
-            namespace: self.number(),
-            key: key.to_owned(),
-            version,
-        });
+        let draft = store.draft(&self.state[0], key, value.as_ref(), &options)?;
+        let condition = options.if_version.map(|version| self.condition(key, version));
         // Until it is published, the system call of the write hides the miss.
         store.keyspace.fetch_ahead(self.number(), key);
         let (place, done) = store.write(&self.state, condition.is_some(), |group| {
@@ -141,6 +138,115 @@ impl Namespace {
         Ok(done.existed(place))
     }
 
+    /// Deletes a key if it is at this version.
+    ///
+    /// # Errors
+    /// [`Error::VersionMismatch`], also if the key is absent, and see [`Self::delete`].
+    pub fn delete_if(&self, key: impl AsRef<[u8]>, version: u64) -> Result<(), Error> {
+        let (key, store) = (key.as_ref(), &self.store);
+        key::check(key, store.options.max_key_bytes)?;
+        let now_ms = store.keyspace.time.wall_ms();
+        let draft = tombstone(Kind::Delete, self.number(), key, now_ms);
+        let condition = self.condition(key, Some(version));
+        let join = |group: &mut WriteGroup| {
+            group.require(condition);
+            group.push(&draft);
+        };
+        store.write(&self.state, true, join).map(drop)
+    }
+
+    pub(crate) fn condition(&self, key: &[u8], version: Option<u64>) -> Condition {
+        Condition { namespace: self.number(), key: key.to_owned(), version }
+    }
+
+    /// Changes when a key is gone, and nothing else. Returns the new version; `None` if there is no
+    /// such key, and then writes nothing.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), kvast::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = kvast::Db::open(dir.path())?;
+    /// use kvast::Expiry;
+    /// let users = db.namespace("users")?;
+    /// users.put("42", b"Ada")?;
+    /// assert!(users.set_expiry("42", Expiry::At(4_102_444_800_000))?.is_some());
+    /// assert!(users.set_expiry("43", Expiry::Never)?.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`], [`Error::InvalidExpiry`], [`Error::NamespaceNotFound`],
+    /// [`Error::Corrupt`] if the value is not what was written, and what a write can fail with.
+    pub fn set_expiry(&self, key: impl AsRef<[u8]>, expiry: Expiry) -> Result<Option<u64>, Error> {
+        self.renew(key.as_ref(), expiry, None)
+    }
+
+    /// The same if the key is at this version. Returns the new one.
+    ///
+    /// # Errors
+    /// [`Error::VersionMismatch`], also if the key is absent, and see [`Self::set_expiry`].
+    pub fn set_expiry_if(
+        &self,
+        key: impl AsRef<[u8]>,
+        expiry: Expiry,
+        version: u64,
+    ) -> Result<u64, Error> {
+        let renewed = self.renew(key.as_ref(), expiry, Some(version))?;
+        renewed.ok_or(Error::VersionMismatch { current: None })
+    }
+
+    fn renew(
+        &self,
+        key: &[u8],
+        expiry: Expiry,
+        version: Option<u64>,
+    ) -> Result<Option<u64>, Error> {
+        let store = &self.store;
+        // Brings the value into memory before other writes have to wait for it.
+        let found = self.get(key)?;
+        let expires_ms = store.expires_ms(&self.state[0], Some(expiry))?;
+        if found.is_none() {
+            store.committer.check_poison()?;
+            return Ok(None);
+        }
+        let written_ms = store.keyspace.time.wall_ms();
+        let namespace = self.number();
+        let renewal = Renewal { namespace, key: key.to_owned(), written_ms, expires_ms };
+        let condition = version.map(|version| self.condition(key, Some(version)));
+        let ((), done) = store.write(&self.state, true, |group| {
+            if let Some(condition) = condition {
+                group.require(condition);
+            }
+            group.renew(renewal);
+        })?;
+        Ok(done.wrote().then(|| done.seqno(0)))
+    }
+
+    /// What the namespace asks of writes.
+    #[must_use]
+    pub fn settings(&self) -> NamespaceSettings {
+        self.state[0].settings.get()
+    }
+
+    /// Changes what the namespace asks of writes that begin from now on. What is there stays.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`], [`Error::NamespaceNotFound`], and what a write can fail with.
+    pub fn set_settings(&self, settings: NamespaceSettings) -> Result<(), Error> {
+        settings::check(&settings)?;
+        let (store, state) = (&self.store, &self.state[0]);
+        let _turn = held(&store.registry_turn);
+        let (key, value) = (state.settings_key(), settings::encode(&settings));
+        let draft = if settings == NamespaceSettings::default() {
+            tombstone(Kind::Delete, SYSTEM, &key, store.keyspace.time.wall_ms())
+        } else {
+            store.system_put(&key, &value)
+        };
+        store.write(&self.state, false, |group| group.push(&draft))?;
+        state.settings.set(&settings);
+        Ok(())
+    }
+
     /// Whether the index has an entry that may be this key's, expired or not. A damaged record
     /// counts: its key can be deleted.
     fn is_indexed(&self, key: &[u8]) -> bool {
@@ -189,7 +295,26 @@ impl Namespace {
     /// # Ok(()) }
     /// ```
     pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Scan {
-        let options = ListOptions::new().prefix(prefix.as_ref());
+        self.scan_with(ListOptions::new().prefix(prefix.as_ref()))
+    }
+
+    /// Walks all keys that the options name, in their order; their limit is how many are read at a
+    /// time.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), kvast::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = kvast::Db::open(dir.path())?;
+    /// use kvast::ListOptions;
+    /// let users = db.namespace("users")?;
+    /// users.put("a", b"Ada")?;
+    /// users.put("b", b"Bea")?;
+    /// let last = users.scan_with(ListOptions::new().reverse(true)).next();
+    /// assert_eq!(last.unwrap()?.key, b"b");
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn scan_with(&self, options: ListOptions) -> Scan {
         Scan::new(self.clone(), options)
     }
 }

@@ -208,37 +208,60 @@ impl Options {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {
-    pub(crate) expiry: Option<ExpiryOption>,
+    pub(crate) expiry: Option<Expiry>,
     pub(crate) metadata: Vec<u8>,
     pub(crate) if_version: Option<Option<u64>>,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum ExpiryOption {
+/// When a key is gone.
+///
+/// ```
+/// # fn main() -> Result<(), kvast::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = kvast::Db::open(dir.path())?;
+/// use kvast::Expiry;
+/// use std::time::Duration;
+/// let sessions = db.namespace("sessions")?;
+/// sessions.put("42", b"Ada")?;
+/// sessions.set_expiry("42", Expiry::In(Duration::from_secs(1800)))?;
+/// assert!(sessions.get("42")?.unwrap().expires_at().is_some());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Not by itself.
+    Never,
+    /// From this moment on, in ms since 1970. A moment that has passed is allowed: the key is then
+    /// gone at once.
     At(u64),
+    /// This long from now, in whole milliseconds.
     In(Duration),
 }
 
 impl PutOptions {
-    /// No expiry, no metadata, no condition.
+    /// No expiry but the namespace's default, no metadata, no condition.
     #[must_use]
     pub fn new() -> PutOptions {
         PutOptions::default()
     }
 
-    /// The key is gone from this moment on, in ms since 1970. A moment that has passed is allowed:
-    /// the key is then gone at once.
+    /// When the key is gone. [`Expiry::Never`] also sets aside the default of the namespace.
     #[must_use]
-    pub fn expires_at_ms(mut self, ms: u64) -> PutOptions {
-        self.expiry = Some(ExpiryOption::At(ms));
+    pub fn expiry(mut self, expiry: Expiry) -> PutOptions {
+        self.expiry = Some(expiry);
         self
+    }
+
+    /// The key is gone from this moment on, in ms since 1970; see [`Expiry::At`].
+    #[must_use]
+    pub fn expires_at_ms(self, ms: u64) -> PutOptions {
+        self.expiry(Expiry::At(ms))
     }
 
     /// The key is gone this long from now, in whole milliseconds.
     #[must_use]
-    pub fn expires_in(mut self, time: Duration) -> PutOptions {
-        self.expiry = Some(ExpiryOption::In(time));
-        self
+    pub fn expires_in(self, time: Duration) -> PutOptions {
+        self.expiry(Expiry::In(time))
     }
 
     /// Bytes that come back with the value and in lists. Empty is the same as none.

@@ -1,7 +1,8 @@
 //! Which namespaces there are: names and ids, and the numbers that stand in records.
 //!
 //! The registry is kept in the store itself, in namespace number 0, which no user can reach: one key
-//! for each namespace, and one for the next number, so that a number is never used again. What
+//! for each namespace, one for its settings if it has any, and one for the next number, so that a
+//! number is never used again. What
 //! always holds: an id and a number belong to one namespace for ever; a handle to a namespace that
 //! was deleted refuses every call.
 
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::{Corruption, Damage, Error};
+use crate::settings::{self, LiveSettings};
 
 /// The number of the namespace that holds the registry.
 pub(crate) const SYSTEM: u32 = 0;
@@ -20,6 +22,8 @@ pub(crate) const SYSTEM: u32 = 0;
 pub(crate) const NEXT_NUMBER_KEY: &[u8] = b"next-namespace";
 /// Its keys for the namespaces start with this, then comes the number.
 const ENTRY_PREFIX: &[u8] = b"namespace:";
+/// Its keys for their settings likewise. They come behind the namespaces in order.
+const SETTINGS_PREFIX: &[u8] = b"settings:";
 const NAME_CHARS_MAX: usize = 512;
 
 /// Names a namespace for ever, also after it was renamed. Prints as 32 lower-case hex digits.
@@ -68,6 +72,7 @@ pub(crate) struct NamespaceState {
     pub(crate) id: NamespaceId,
     name: RwLock<String>,
     dropped: AtomicBool,
+    pub(crate) settings: LiveSettings,
 }
 
 impl NamespaceState {
@@ -86,6 +91,11 @@ impl NamespaceState {
     /// The registry's key for it.
     pub(crate) fn entry_key(&self) -> Vec<u8> {
         [ENTRY_PREFIX, &self.number.to_be_bytes()].concat()
+    }
+
+    /// The registry's key for its settings.
+    pub(crate) fn settings_key(&self) -> Vec<u8> {
+        [SETTINGS_PREFIX, &self.number.to_be_bytes()].concat()
     }
 }
 
@@ -127,12 +137,19 @@ impl Registry {
             state.next_number = state.next_number.max(number);
             return Ok(());
         }
-        let number = key.strip_prefix(ENTRY_PREFIX).and_then(|number| number.try_into().ok());
+        if let Some(number) = number_behind(SETTINGS_PREFIX, key) {
+            let settings = settings::decode(value).ok_or_else(refuse)?;
+            // Without a namespace they are of one that is gone, whose number is not used again.
+            if let Some(namespace) = self.by_number(number) {
+                namespace.settings.set(&settings);
+            }
+            return Ok(());
+        }
+        let number = number_behind(ENTRY_PREFIX, key);
         let (Some(number), Some((id, name))) = (number, value.split_first_chunk::<16>()) else {
             return Err(refuse());
         };
         let name = String::from_utf8(name.to_vec()).map_err(|_| refuse())?;
-        let number = u32::from_be_bytes(number);
         self.enter(number, NamespaceId(u128::from_be_bytes(*id)), name);
         Ok(())
     }
@@ -143,6 +160,7 @@ impl Registry {
             id,
             name: RwLock::new(name.clone()),
             dropped: AtomicBool::new(false),
+            settings: LiveSettings::new(),
         });
         let mut state = self.write();
         state.next_number = state.next_number.max(number + 1);
@@ -162,6 +180,10 @@ impl Registry {
 
     pub(crate) fn by_id(&self, id: NamespaceId) -> Option<Arc<NamespaceState>> {
         self.read().by_id.get(&id).cloned()
+    }
+
+    fn by_number(&self, number: u32) -> Option<Arc<NamespaceState>> {
+        self.read().by_id.values().find(|namespace| namespace.number == number).cloned()
     }
 
     /// All namespaces by name.
@@ -184,12 +206,19 @@ impl Registry {
     }
 }
 
-/// Refuses names that are empty or too long.
+/// The number at the end of a key of the registry.
+fn number_behind(prefix: &[u8], key: &[u8]) -> Option<u32> {
+    key.strip_prefix(prefix)?.try_into().ok().map(u32::from_be_bytes)
+}
+
+/// Refuses new names that are empty, too long, or would break a line or a log. A name that is there
+/// already is never refused.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
-    match name.chars().count() {
-        1..=NAME_CHARS_MAX => Ok(()),
-        chars => Err(Error::InvalidName { chars }),
+    let (chars, control) = (name.chars().count(), name.chars().find(|char| char.is_control()));
+    if (1..=NAME_CHARS_MAX).contains(&chars) && control.is_none() {
+        return Ok(());
     }
+    Err(Error::InvalidName { chars, control })
 }
 
 #[cfg(test)]

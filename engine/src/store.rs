@@ -4,6 +4,7 @@
 //! lock on the directory is given up last.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::background::Background;
 use crate::commit::{Committer, Done, WriteGroup};
@@ -16,9 +17,9 @@ use crate::format::record::{Draft, EXPIRES_END, Kind, value_checksum};
 use crate::key;
 use crate::keyspace::Keyspace;
 use crate::list::{self, ListOptions, Page};
-use crate::options::{Durability, ExpiryOption, Options, PutOptions};
+use crate::options::{Durability, Expiry, Options, PutOptions};
 use crate::recover::RecoveryReport;
-use crate::registry::{NamespaceState, Registry};
+use crate::registry::{NamespaceState, Registry, SYSTEM};
 use crate::value::Value;
 
 /// What all clones of a `Db` and all its handles hold on to; the last of them closes it.
@@ -90,51 +91,87 @@ impl Store {
 
     /// One page of a namespace's keys.
     pub(crate) fn list_page(&self, namespace: u32, options: &ListOptions) -> Result<Page, Error> {
-        let scope = Scope { store: &self.id, namespace, prefix: &[] };
+        let scope = Scope { store: &self.id, namespace, prefix: &[], reverse: false };
         list::list(&self.keyspace, scope, self.options.max_key_bytes, options)
     }
 
     /// Checks the limits and drafts a put.
     pub(crate) fn draft<'a>(
         &self,
-        namespace: u32,
+        namespace: &NamespaceState,
         key: &'a [u8],
         value: &'a [u8],
         options: &'a PutOptions,
     ) -> Result<Draft<'a>, Error> {
-        let limits = &self.options;
-        key::check(key, limits.max_key_bytes)?;
-        if options.metadata.len() > limits.max_metadata_bytes {
-            let (len, max) = (options.metadata.len(), limits.max_metadata_bytes);
-            return Err(Error::MetadataTooLarge { len, max });
-        }
-        if value.len() as u64 > limits.max_value_bytes {
-            let (len, max) = (value.len() as u64, limits.max_value_bytes);
-            return Err(Error::ValueTooLarge { len, max });
-        }
-        let now_ms = self.keyspace.time.wall_ms();
-        let expires_ms = match options.expiry {
-            None => 0,
-            // 0 stands for never, so what expired at the beginning of time expires a moment later.
-            Some(ExpiryOption::At(ms)) => ms.max(1),
-            Some(ExpiryOption::In(time)) => {
-                let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-                self.keyspace.time.now_ms().saturating_add(ms)
-            }
-        };
-        if expires_ms >= EXPIRES_END {
-            return Err(Error::InvalidExpiry { ms: expires_ms });
-        }
+        key::check(key, self.options.max_key_bytes)?;
+        self.check_metadata(options.metadata.len())?;
+        self.check_value(namespace, value.len() as u64)?;
         Ok(Draft {
             kind: Kind::Put,
-            namespace,
-            written_ms: now_ms,
-            expires_ms,
+            namespace: namespace.number,
+            written_ms: self.keyspace.time.wall_ms(),
+            expires_ms: self.expires_ms(namespace, options.expiry)?,
             key,
             metadata: &options.metadata,
             value,
             value_crc: value_checksum(value),
         })
+    }
+
+    pub(crate) fn check_metadata(&self, len: usize) -> Result<(), Error> {
+        let max = self.options.max_metadata_bytes;
+        if len > max { Err(Error::MetadataTooLarge { len, max }) } else { Ok(()) }
+    }
+
+    /// Refuses a value that is longer than the store or the namespace allows.
+    pub(crate) fn check_value(&self, namespace: &NamespaceState, len: u64) -> Result<(), Error> {
+        let own = namespace.settings.get().max_value_bytes.unwrap_or(u64::MAX);
+        let max = self.options.max_value_bytes.min(own);
+        if len > max { Err(Error::ValueTooLarge { len, max }) } else { Ok(()) }
+    }
+
+    /// The expiry of a record, in ms since 1970 and 0 for never: what was asked for, or the
+    /// namespace's default.
+    pub(crate) fn expires_ms(
+        &self,
+        namespace: &NamespaceState,
+        asked: Option<Expiry>,
+    ) -> Result<u64, Error> {
+        let settings = namespace.settings.get();
+        let now_ms = self.keyspace.time.now_ms();
+        let after = |time: Duration| {
+            now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        };
+        let ms = match asked {
+            None => settings.default_ttl.map_or(0, after),
+            Some(Expiry::Never) => 0,
+            // 0 stands for never, so what expired at the beginning of time expires a moment later.
+            Some(Expiry::At(ms)) => ms.max(1),
+            Some(Expiry::In(time)) => after(time),
+        };
+        if ms >= EXPIRES_END {
+            return Err(Error::InvalidExpiry { ms, min_ttl: None });
+        }
+        match settings.min_ttl {
+            Some(min_ttl) if asked.is_some() && ms != 0 && ms < after(min_ttl) => {
+                Err(Error::InvalidExpiry { ms, min_ttl: Some(min_ttl) })
+            }
+            _ => Ok(ms),
+        }
+    }
+
+    /// A record of the registry.
+    pub(crate) fn system_put<'a>(&self, key: &'a [u8], value: &'a [u8]) -> Draft<'a> {
+        Draft {
+            kind: Kind::Put,
+            namespace: SYSTEM,
+            written_ms: self.keyspace.time.wall_ms(),
+            expires_ms: 0,
+            key,
+            metadata: &[],
+            value,
+            value_crc: value_checksum(value),
+        }
     }
 }
 

@@ -88,7 +88,12 @@ pub mod fuzz {
 
     /// A cursor's text.
     pub fn cursor(input: &[u8]) {
-        let scope = Scope { store: &[0; 16], namespace: 1, prefix: b"a" };
+        for reverse in [false, true] {
+            try_cursor(input, Scope { store: &[0; 16], namespace: 1, prefix: b"a", reverse });
+        }
+    }
+
+    fn try_cursor(input: &[u8], scope: Scope<'_>) {
         if let Ok(text) = std::str::from_utf8(input)
             && let Ok(key) = cursor::decode(scope, text)
         {

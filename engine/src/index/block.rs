@@ -421,6 +421,45 @@ impl<'a> Block<'a> {
         outcome
     }
 
+    /// The same from the last key of `range` to the first.
+    #[inline]
+    pub(super) fn visit_back(
+        self,
+        range: Range<usize>,
+        keys: &mut Vec<u8>,
+        mut visit: impl FnMut(&[u8], Traits) -> Visited,
+    ) -> ControlFlow<()> {
+        let (prefix, text) = (Prefix::of(self.prefix()), self.text());
+        let mut expiries = self.expiries()[..self.expiring_before(range.end)].iter().rev();
+        let mut end = self.tail_start(range.end);
+        let tails = end - self.tail_start(range.start);
+        let mut at = keys.len();
+        keys.resize(at + range.len() * (prefix.bytes.len() + 8) + tails + SLACK, 0);
+        let mut outcome = ControlFlow::Continue(());
+        let (heads, ends, marks) = (self.heads(), self.ends(), self.marks());
+        for nth in range.rev() {
+            let start = if nth == 0 { 0 } else { usize::from(ends[nth - 1]) };
+            let mark = marks[nth];
+            let len = prefix.put(&mut keys[at..], heads[nth], mark & HEAD_LEN, text, start..end);
+            end = start;
+            let expires = if mark & EXPIRES != 0 { expiries.next() } else { None };
+            let traits = Traits {
+                expires_at_ms: expires.copied().unwrap_or(0),
+                has_metadata: mark & HAS_METADATA != 0,
+            };
+            match visit(&keys[at..at + len], traits) {
+                Visited::Keep => at += len,
+                Visited::Skip => {}
+                Visited::Stop => {
+                    outcome = ControlFlow::Break(());
+                    break;
+                }
+            }
+        }
+        keys.truncate(at);
+        outcome
+    }
+
     /// Whether [`Self::splice`] can put this key in: it has the prefix of the others.
     pub(super) fn admits(self, key: &[u8]) -> bool {
         self.count() > 0 && key.starts_with(self.prefix())

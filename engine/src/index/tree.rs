@@ -13,7 +13,7 @@
 //! - The keys below child i of an inner block are not smaller than separator i - 1 and smaller than
 //!   separator i. Neither separators nor the range of an inner block ever change, though several blocks
 //!   may lead to it, so the ranges a walk goes through adjoin: it meets keys in order and none twice,
-//!   whatever the writer does beside it. What is to have another range is a new block; so when one
+//!   whichever way it goes and whatever the writer does beside it. What is to have another range is a new block; so when one
 //!   goes, the neighbour that takes over its range is a copy, down to the parent of a leaf.
 //! - A block that is out of reach is never written again. A walk that stands on one sees that part as
 //!   it was when the block was replaced, which is within the walk. So a key that is there during the
@@ -105,6 +105,44 @@ impl Tree {
         }
     }
 
+    /// The same from the last key before `end` (or from the last one of all) back to `start`.
+    #[inline]
+    pub(super) fn walk_back(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        guard: &Guard,
+        keys: &mut Vec<u8>,
+        mut visit: impl FnMut(&[u8], Traits) -> Visited,
+    ) {
+        let reader = Reader { tree: self, _guard: guard };
+        let mut path: Vec<(Block<'_>, usize)> = Vec::with_capacity(8);
+        let mut block = reader.view(self.root());
+        while !block.is_leaf() {
+            let at = end.map_or(block.count(), |end| block.child_for(end));
+            path.push((block, at));
+            block = reader.child(block, at);
+        }
+        let mut until = match end.map(|end| block.search(end)) {
+            Some(Ok(at) | Err(at)) => at,
+            None => block.count(),
+        };
+        prefetch_leaf_before(&path, 1);
+        loop {
+            prefetch_leaf_before(&path, 2);
+            let (from, is_first) = match block.search(start) {
+                Ok(at) => (at, true),
+                Err(at) => (at, at > 0),
+            };
+            let visited = block.visit_back(from..until.max(from), keys, &mut visit);
+            if visited.is_break() || is_first {
+                return;
+            }
+            let Some(previous) = reader.previous_leaf(&mut path) else { return };
+            (block, until) = (previous, previous.count());
+        }
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.get()
     }
@@ -192,6 +230,38 @@ impl<'a> Reader<'a> {
             block = self.child(block, 0);
         }
         Some(block)
+    }
+
+    /// The last leaf before the one that `path` leads to.
+    #[inline]
+    fn previous_leaf(self, path: &mut Vec<(Block<'a>, usize)>) -> Option<Block<'a>> {
+        let mut block = loop {
+            let (parent, at) = path.last_mut()?;
+            if *at > 0 {
+                *at -= 1;
+                break self.view(parent.child(*at));
+            }
+            path.pop();
+        };
+        while !block.is_leaf() {
+            let last = block.count();
+            path.push((block, last));
+            block = self.child(block, last);
+        }
+        Some(block)
+    }
+}
+
+/// Fetches the leaf `ahead` places before the one that is walked, if it has the same parent.
+#[inline]
+fn prefetch_leaf_before(path: &[(Block<'_>, usize)], ahead: usize) {
+    if cfg!(loom) {
+        return;
+    }
+    if let Some((parent, at)) = path.last()
+        && let Some(place) = at.checked_sub(ahead)
+    {
+        parent.child(place).prefetch(LEAF_LINES);
     }
 }
 
