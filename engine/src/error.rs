@@ -47,6 +47,13 @@ pub enum Error {
         /// The longest that is allowed, in bytes.
         max: u64,
     },
+    /// An upload was given more or fewer bytes than it was begun for.
+    WrongLength {
+        /// The length that was said at the beginning.
+        expected: u64,
+        /// How many bytes came.
+        found: u64,
+    },
     /// The batch takes more bytes in the log than one commit can hold.
     BatchTooLarge {
         /// Its encoded length in bytes.
@@ -149,6 +156,7 @@ impl Error {
             Error::InvalidKey { .. } => Code::InvalidKey,
             Error::MetadataTooLarge { .. } => Code::MetadataTooLarge,
             Error::ValueTooLarge { .. } => Code::ValueTooLarge,
+            Error::WrongLength { .. } => Code::WrongLength,
             Error::BatchTooLarge { .. } => Code::BatchTooLarge,
             Error::InvalidExpiry { .. } => Code::InvalidExpiry,
             Error::InvalidCursor => Code::InvalidCursor,
@@ -181,6 +189,9 @@ impl fmt::Display for Error {
             }
             Error::ValueTooLarge { len, max } => {
                 write!(f, "the value has {len} bytes; at most {max} are allowed")
+            }
+            Error::WrongLength { expected, found } => {
+                write!(f, "{expected} bytes were announced and {found} came; nothing was stored")
             }
             Error::BatchTooLarge { len, max } => write!(
                 f,
@@ -273,6 +284,7 @@ pub enum Code {
     InvalidKey,
     MetadataTooLarge,
     ValueTooLarge,
+    WrongLength,
     BatchTooLarge,
     InvalidExpiry,
     InvalidCursor,
@@ -299,6 +311,7 @@ impl Code {
             Code::InvalidKey => "invalid_key",
             Code::MetadataTooLarge => "metadata_too_large",
             Code::ValueTooLarge => "value_too_large",
+            Code::WrongLength => "wrong_length",
             Code::BatchTooLarge => "batch_too_large",
             Code::InvalidExpiry => "invalid_expiry",
             Code::InvalidCursor => "invalid_cursor",

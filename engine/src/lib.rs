@@ -38,7 +38,7 @@
 //! | `merge`, `compact` | many sorted lists as one; space is taken back |
 //! | `value`, `cursor`, `list`, `settings`, `registry` | what a reader gets; namespaces |
 //! | `recover`, `verify`, `checkpoint`, `background` | from a directory to a store; read everything; copy it; own threads |
-//! | `store`, `namespace`, `batch` | an open store; what is done with keys; many writes as one |
+//! | `store`, `namespace`, `upload`, `batch` | an open store; what is done with keys; a value as it arrives; many writes as one |
 //! | `db` | the front door |
 
 #![cfg_attr(
@@ -74,6 +74,7 @@ mod settings;
 mod stats;
 mod store;
 mod sync;
+mod upload;
 mod value;
 mod verify;
 mod witness;
@@ -91,5 +92,6 @@ pub use recover::RecoveryReport;
 pub use registry::NamespaceId;
 pub use settings::NamespaceSettings;
 pub use stats::{Histogram, Residency, Stats};
+pub use upload::Upload;
 pub use value::{Value, ValueStream};
 pub use verify::{VerifyProgress, VerifyReport};

@@ -41,7 +41,7 @@ impl Namespace {
         self.state[0].number
     }
 
-    fn check_alive(&self) -> Result<(), Error> {
+    pub(crate) fn check_alive(&self) -> Result<(), Error> {
         if self.state[0].is_dropped() { Err(Error::NamespaceNotFound) } else { Ok(()) }
     }
 

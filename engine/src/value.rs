@@ -94,6 +94,23 @@ impl Value {
         self.lease.map.populate(self.range())
     }
 
+    /// The block table, empty if there is none.
+    fn table(&self) -> Range<usize> {
+        let end = self.offset as usize + self.header.record_len();
+        let start = self.range().end;
+        start..if self.header.has_block_table() { end } else { start }
+    }
+
+    /// Verifies one block; `and_table` also what its checksum is taken from.
+    fn verify_block(&self, block: usize, and_table: bool) -> Result<(), Error> {
+        self.verify(|record| {
+            if and_table {
+                record.verify_table()?;
+            }
+            if record.header.has_block_table() { record.verify_block(block) } else { Ok(()) }
+        })
+    }
+
     fn verify(&self, check: impl FnOnce(&Record<'_>) -> Result<(), Damage>) -> Result<(), Error> {
         let record = self.lease.record(self.offset)?;
         check(&record).map_err(|damage| self.lease.corruption(self.offset, damage).into())
@@ -150,15 +167,19 @@ impl fmt::Debug for Value {
 pub struct ValueStream {
     value: Value,
     whole: Option<Bytes>,
-    next: usize,
+    /// What is still to be taken.
+    rest: Range<u64>,
+    /// What the checksums of the blocks are checked against was itself checked.
+    has_begun: bool,
 }
 
 impl ValueStream {
     pub(crate) fn new(value: Value) -> ValueStream {
-        ValueStream { value, whole: None, next: 0 }
+        let rest = 0..u64::from(value.header.value_len);
+        ValueStream { value, whole: None, rest, has_begun: false }
     }
 
-    /// The length of the value in bytes.
+    /// The length of the whole value in bytes, also if a range of it is taken.
     #[must_use]
     pub fn len(&self) -> u64 {
         u64::from(self.value.header.value_len)
@@ -188,6 +209,25 @@ impl ValueStream {
         self.value.version()
     }
 
+    /// Takes only these bytes of the value, counted from its start; what lies past its end is left out.
+    /// Only the blocks that the range touches are read and verified.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), kvast::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let files = kvast::Db::open(dir.path())?.namespace("files")?;
+    /// files.put("a", vec![7; 200_000])?;
+    /// let mut range = files.get_stream("a")?.expect("it was just put").range(100_000..100_010);
+    /// assert_eq!(range.next_block().expect("ten bytes")?, vec![7; 10]);
+    /// assert!(range.next_block().is_none());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn range(mut self, range: Range<u64>) -> ValueStream {
+        self.rest = range.start.min(self.len())..range.end.min(self.len());
+        self
+    }
+
     /// See [`Value::is_resident`].
     #[must_use]
     pub fn is_resident(&self) -> bool {
@@ -202,26 +242,102 @@ impl ValueStream {
         self.value.populate()
     }
 
-    /// The next block of at most 64 KiB, `None` after the last. An empty value has none.
+    /// Whether all that is read to take this range is in memory.
+    #[must_use]
+    pub fn is_resident_within(&self, range: Range<u64>) -> bool {
+        let map = &self.value.lease.map;
+        map.is_resident(self.blocks_of(range)) && map.is_resident(self.value.table())
+    }
+
+    /// Brings all that is read to take this range into memory; see [`Value::populate`]. So a large value
+    /// can be sent on a window at a time.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn populate_within(&self, range: Range<u64>) -> io::Result<()> {
+        let map = &self.value.lease.map;
+        map.populate(self.blocks_of(range))?;
+        map.populate(self.value.table())
+    }
+
+    /// The blocks that a range touches, in the file.
+    fn blocks_of(&self, range: Range<u64>) -> Range<usize> {
+        let value = self.value.range();
+        let within = |at: u64| at.min(self.len()) as usize;
+        let start = within(range.start) / BLOCK_LEN * BLOCK_LEN;
+        let end = within(range.end).next_multiple_of(BLOCK_LEN).min(value.len());
+        value.start + start..value.start + end
+    }
+
+    /// The next piece of at most 64 KiB, `None` after the last. An empty value has none.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the block is not what was written.
     pub fn next_block(&mut self) -> Option<Result<Bytes, Error>> {
-        let start = self.next * BLOCK_LEN;
-        if start as u64 >= self.len() {
+        if self.rest.is_empty() {
             return None;
         }
-        let block = self.next;
-        let verified = self.value.verify(|record| {
-            if block == 0 {
-                record.verify_table()?;
+        let (start, block) = (self.rest.start as usize, self.rest.start as usize / BLOCK_LEN);
+        let end = ((block + 1) * BLOCK_LEN).min(self.rest.end as usize);
+        self.rest.start = end as u64;
+        if let Err(error) = self.value.verify_block(block, !self.has_begun) {
+            return Some(Err(error));
+        }
+        self.has_begun = true;
+        let whole = self.whole.get_or_insert_with(|| self.value.clone().into_bytes());
+        Some(Ok(whole.slice(start..end)))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::{Db, Durability, Options};
+
+    fn value(len: usize) -> Vec<u8> {
+        (0..len).map(|at| (at % 251) as u8).collect()
+    }
+
+    fn store() -> (tempfile::TempDir, Db) {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().durability(Durability::Os).background(false);
+        let db = options.open(dir.path().join("store")).unwrap();
+        (dir, db)
+    }
+
+    #[test]
+    fn a_range_of_a_stream_yields_just_those_bytes() {
+        let (_dir, db) = store();
+        let files = db.namespace("files").unwrap();
+        for len in [0, 1, 65_536, 65_537, 300_000, 700_000] {
+            let want = value(len);
+            files.put("a", &want).unwrap();
+            let edges = [0, 1, 65_535, 65_536, 65_537, 299_999, 400_000, len as u64, u64::MAX];
+            for start in edges {
+                for end in edges {
+                    let mut stream = files.get_stream("a").unwrap().unwrap().range(start..end);
+                    let mut found = Vec::new();
+                    while let Some(block) = stream.next_block() {
+                        let block = block.unwrap();
+                        assert!(!block.is_empty() && block.len() <= 65_536);
+                        found.extend_from_slice(&block);
+                    }
+                    let end = (end.min(len as u64) as usize).max(start.min(len as u64) as usize);
+                    assert_eq!(found, want[(start.min(len as u64) as usize)..end]);
+                    assert_eq!(stream.len(), len as u64);
+                }
             }
-            if record.header.has_block_table() { record.verify_block(block) } else { Ok(()) }
-        });
-        self.next += 1;
-        Some(verified.map(|()| {
-            let whole = self.whole.get_or_insert_with(|| self.value.clone().into_bytes());
-            whole.slice(start..whole.len().min(start + BLOCK_LEN))
-        }))
+        }
+    }
+
+    #[test]
+    fn a_window_that_was_brought_into_memory_is_there() {
+        let (_dir, db) = store();
+        let files = db.namespace("files").unwrap();
+        files.put("a", value(3_000_000)).unwrap();
+        let stream = files.get_stream("a").unwrap().unwrap();
+        for range in [0..1, 1_000_000..2_000_000, 2_999_999..5_000_000, 9_000_000..9_000_001] {
+            stream.populate_within(range.clone()).unwrap();
+            assert!(stream.is_resident_within(range));
+        }
     }
 }
