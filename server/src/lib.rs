@@ -16,6 +16,7 @@
 //! config    what a server is started with
 //! uri       two decodings of a target
 //! json      JSON as text
+//! conditions ETags, dates, ranges
 //! route     (method, path) -> what is asked
 //! error     engine failure -> status, code
 //! rules     refusals in the API's words
@@ -51,6 +52,7 @@ mod bridge;
 mod call;
 pub mod cli;
 mod commit;
+mod conditions;
 mod config;
 mod envelope;
 mod error;
