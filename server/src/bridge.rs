@@ -12,7 +12,9 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use kvast::{Db, Durability, ListOptions, Namespace, NamespaceId, Page, Stats, ValueStream};
+use kvast::{
+    Db, Durability, ListOptions, Namespace, NamespaceId, Page, Residency, Stats, ValueStream,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::commit::{Committer, Write};
@@ -78,9 +80,9 @@ impl Bridge {
         Ok(self.db.check_writable()?)
     }
 
-    /// The store's numbers, which can have to wait for a sync.
-    pub(crate) async fn stats(&self) -> Result<Stats, Failure> {
-        self.blocking(|db| Ok(db.stats())).await
+    /// The store's numbers, for which its segments are gone through.
+    pub(crate) async fn stats(&self) -> Result<(Stats, Residency), Failure> {
+        self.blocking(|db| Ok((db.stats(), db.residency()))).await
     }
 
     /// The namespace that an id or, failing that, a title names.

@@ -87,6 +87,11 @@ fn metrics_tell_what_the_store_holds() {
     assert_eq!(after["kvast_keys"], before["kvast_keys"] + 1.0);
     assert!(after["kvast_dead_bytes"] >= before["kvast_dead_bytes"] + 1000.0);
     assert_eq!(after["kvast_record_bytes"], after["kvast_live_bytes"] + after["kvast_dead_bytes"]);
+    assert!(after["kvast_resident_bytes"] <= after["kvast_mapped_bytes"]);
+    assert_eq!(after["kvast_commit_records_sum"], before["kvast_commit_records_sum"] + 2.0);
+    assert!(
+        after["kvast_sync_duration_seconds_count"] > before["kvast_sync_duration_seconds_count"]
+    );
     assert_eq!(after["kvast_writable"], 1.0);
     assert_eq!(after["kvast_background_trouble"], 0.0);
 }
