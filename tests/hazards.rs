@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use kvast::testing::{Hook, ManualClock, Op, Verdict};
-use kvast::{Code, Db, Durability, Namespace, Options, PutOptions};
+use kvast::{Code, Db, Durability, Error, Namespace, Options, PutOptions};
 use support::disk::{EIO, ENOSPC, Event, Image, Loss, Recorder};
 use support::rng::Rng;
 use support::scratch_dir;
@@ -582,6 +582,72 @@ fn a_compaction_that_the_manifest_has_no_room_for_leaves_no_files() {
     }
     let runs = files(dir.path(), ".run").len();
     assert!(runs <= 1, "{runs} abandoned runs fill a disk that is full already");
+}
+
+/// A disk that says how much it has left.
+struct Gauge {
+    free: AtomicU64,
+    total: u64,
+}
+
+impl Hook for Gauge {
+    fn before(&self, _: &Op<'_>) -> Verdict {
+        Verdict::Proceed
+    }
+
+    fn space(&self) -> Option<(u64, u64)> {
+        Some((self.free.load(Ordering::SeqCst), self.total))
+    }
+}
+
+/// Overwrites a few keys until a put is refused; returns how often it was not.
+fn overwrite_until_the_disk_is_full(users: &Namespace, left: u64) -> u32 {
+    for round in 0.. {
+        match users.put(format!("k{}", round % 8), vec![b'v'; 1024]) {
+            Ok(_) => assert!(round < 1000, "no log was refused"),
+            Err(error) => {
+                assert!(matches!(error, Error::DiskFull { free: Some(free) } if free == left));
+                return round;
+            }
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_new_log_leaves_compaction_the_room_that_it_needs_to_free_some() {
+    const SEGMENT: u64 = 64 << 10;
+    let dir = scratch_dir();
+    let disk = Arc::new(Gauge { free: AtomicU64::new(2 * SEGMENT), total: 1 << 40 });
+    let db = os().disk_hook(disk.clone()).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    for round in 0..300 {
+        users.put(format!("k{}", round % 8), vec![b'v'; 1024]).expect("two segments are left");
+    }
+    disk.free.store(2 * SEGMENT - 1, Ordering::SeqCst);
+    overwrite_until_the_disk_is_full(&users, 2 * SEGMENT - 1);
+    let logs = files(dir.path(), ".log").len();
+    assert_eq!(users.get("k0").unwrap().unwrap()[..], [b'v'; 1024]);
+    assert!(logs >= 4, "{logs} logs");
+    // What is sealed can be compacted; the log that is being written stays as it is.
+    assert_eq!(db.compact().unwrap_err().code(), Code::DiskFull);
+    assert!(files(dir.path(), ".log").len() < logs, "compaction freed nothing");
+    assert_eq!(users.get("k7").unwrap().unwrap()[..], [b'v'; 1024]);
+    disk.free.store(2 * SEGMENT, Ordering::SeqCst);
+    users.put("k0", b"v").expect("a refused log is no failed write");
+    assert!(db.verify(|_| {}).unwrap().is_sound());
+}
+
+#[test]
+fn on_a_small_disk_a_new_log_leaves_a_twentieth() {
+    let dir = scratch_dir();
+    let disk = Arc::new(Gauge { free: AtomicU64::new(1000), total: 20_000 });
+    let db = os().disk_hook(disk.clone()).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    disk.free.store(999, Ordering::SeqCst);
+    assert!(overwrite_until_the_disk_is_full(&users, 999) > 0, "the first log has room");
+    disk.free.store(1000, Ordering::SeqCst);
+    users.put("k", b"v").unwrap();
 }
 
 #[test]

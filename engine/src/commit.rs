@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::address::Address;
-use crate::disk::{self, Disk, DiskFile};
+use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 use crate::format::manifest::{Closed, Entry};
 use crate::format::record::{self, COMMIT_LEN, Commit, Draft, Kind};
@@ -233,6 +233,13 @@ pub(crate) struct Site {
     pub(crate) read_only: bool,
 }
 
+impl Site {
+    /// Bytes that the store's file system has left, and has in all.
+    fn space(&self) -> Option<(u64, u64)> {
+        self.disk.space(&self.dir)
+    }
+}
+
 /// What only the leader touches.
 struct Writer {
     log: Option<Log>,
@@ -361,7 +368,7 @@ impl Committer {
     pub(crate) fn poison_unless_full(&self, error: Error) -> Error {
         match error {
             Error::DiskFull { .. } => {
-                Error::DiskFull { free: disk::space(&self.site.dir).map(|(free, _)| free) }
+                Error::DiskFull { free: self.site.space().map(|(free, _)| free) }
             }
             error => self.poison(error),
         }
@@ -531,7 +538,7 @@ impl Committer {
     /// Refuses a new log while the disk has no more room than compaction needs to free some: two
     /// segments, or a twentieth of a small disk.
     fn keep_headroom(&self) -> Result<(), Error> {
-        let Some((free, total)) = disk::space(&self.site.dir) else { return Ok(()) };
+        let Some((free, total)) = self.site.space() else { return Ok(()) };
         if free < (2 * self.site.segment_bytes).min(total / 20) {
             return Err(Error::DiskFull { free: Some(free) });
         }

@@ -154,15 +154,11 @@ impl Compactor {
         if !self.committer.full().is_empty() {
             self.committer.begin()?;
         }
-        let mut sealed = self.seal_all();
-        if sealed.is_ok() && self.log_is_mostly_dead() {
-            self.committer.rotate()?;
-            sealed = self.seal_all().map(|_| true);
-        }
-        // A damaged log that cannot be sealed must not keep the rest from being compacted.
-        let (mut worked, damage) = match sealed {
+        // A log that cannot be sealed, or not be ended since there is no room for another one, must not
+        // keep the rest from being compacted.
+        let (mut worked, setback) = match self.seal_logs() {
             Ok(worked) => (worked, None),
-            Err(Error::Corrupt(damage)) => (false, Some(damage)),
+            Err(error @ (Error::Corrupt(_) | Error::DiskFull { .. })) => (false, Some(error)),
             Err(error) => return Err(error),
         };
         let victims = plan::plan(&self.candidates(&memory), self.bound);
@@ -171,10 +167,20 @@ impl Compactor {
             worked |= self.compact(&victims, &mut memory)?;
         }
         self.keyspace.catalog.collect();
-        match damage {
-            Some(damage) if !worked => Err(damage.into()),
+        match setback {
+            Some(error) if !worked => Err(error),
             _ => Ok(worked),
         }
+    }
+
+    /// Seals full logs, and the one that is being written if it is not worth going on with.
+    fn seal_logs(&self) -> Result<bool, Error> {
+        let worked = self.seal_all()?;
+        if !self.log_is_mostly_dead() {
+            return Ok(worked);
+        }
+        self.committer.rotate()?;
+        self.seal_all().map(|_| true)
     }
 
     fn seal_all(&self) -> Result<bool, Error> {

@@ -44,6 +44,11 @@ pub enum Verdict {
 pub trait Hook: Send + Sync + 'static {
     /// Called before each change.
     fn before(&self, op: &Op<'_>) -> Verdict;
+
+    /// Bytes that the file system has left and has in all, in place of what it says itself.
+    fn space(&self) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 /// The file system, with a test's hook in front of it if there is one.
@@ -113,6 +118,16 @@ impl Disk {
         std::fs::rename(from, to)
     }
 
+    /// Bytes that the file system of `path` has left for this process, and in all, if it says.
+    pub(crate) fn space(&self, path: &Path) -> Option<(u64, u64)> {
+        use std::os::unix::ffi::OsStrExt;
+        if let Some(told) = self.hook.as_ref().and_then(|hook| hook.space()) {
+            return Some(told);
+        }
+        let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+        crate::mmap::space(&path)
+    }
+
     /// Removes a file; one that is gone already is fine.
     pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
         self.ask(&Op::Remove { path })?;
@@ -129,13 +144,6 @@ pub(crate) fn parent_of(path: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
-}
-
-/// Bytes that the file system of `path` has left for this process, and in all, if it says.
-pub(crate) fn space(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
-    crate::mmap::space(&path)
 }
 
 /// A file that is open for writing at offsets which the engine chooses.
