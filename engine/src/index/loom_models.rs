@@ -130,12 +130,34 @@ fn keys_from(tree: &Tree, start: &[u8], guard: &Guard) -> Vec<u8> {
     keys
 }
 
-/// A walk beside `write`: strict order, every key of `live` met, nothing but what is in `ever`.
+/// The same from the last key to the first, turned round.
+fn keys_back(tree: &Tree, guard: &Guard) -> Vec<u8> {
+    let mut keys = Vec::new();
+    tree.walk_back(b"", None, guard, &mut keys, |_, _| Visited::Keep);
+    keys.reverse();
+    keys
+}
+
+/// A walk beside `write`, in each direction: strict order, every key of `live` met, nothing but what
+/// is in `ever`.
 fn walk_beside(
     before: &'static [u8],
     live: &'static [u8],
     ever: &'static [u8],
     write: fn(&mut TreeWriter),
+) {
+    walk_one_way_beside(before, live, ever, write, |tree| {
+        keys_from(tree, b"", &nothing_is_freed())
+    });
+    walk_one_way_beside(before, live, ever, write, |tree| keys_back(tree, &nothing_is_freed()));
+}
+
+fn walk_one_way_beside(
+    before: &'static [u8],
+    live: &'static [u8],
+    ever: &'static [u8],
+    write: fn(&mut TreeWriter),
+    walk: fn(&Tree) -> Vec<u8>,
 ) {
     explore(None, move || {
         let (tree, mut writer) = tree::new(SMALL);
@@ -145,7 +167,7 @@ fn walk_beside(
         let walker = {
             let tree = Arc::clone(&tree);
             thread::spawn(move || {
-                let keys = keys_from(&tree, b"", &nothing_is_freed());
+                let keys = walk(&tree);
                 assert!(keys.is_sorted_by(|a, b| a < b), "out of order or twice: {keys:?}");
                 assert!(live.iter().all(|key| keys.contains(key)), "a live key missed: {keys:?}");
                 assert!(keys.iter().all(|key| ever.contains(key)));

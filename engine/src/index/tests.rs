@@ -174,8 +174,45 @@ impl Twin {
         assert!(left == 0 || expected.next().is_none(), "a key was missed");
     }
 
+    /// Both ways through [`start`, `end`), with the keys that are kept.
+    fn gather(&self, start: &[u8], end: Option<&[u8]>, limit: usize) {
+        let above = end.map_or(Bound::Unbounded, Bound::Excluded);
+        // A map does not take a range that ends before it starts.
+        let is_empty = end.is_some_and(|end| end <= start);
+        let range = || self.map.range::<[u8], _>((Bound::Included(start), above));
+        for back in [false, true] {
+            let expected: Vec<(Vec<u8>, Traits)> = match (is_empty, back) {
+                (true, _) => Vec::new(),
+                (_, false) => range().take(limit).map(|(key, put)| (key.clone(), put.1)).collect(),
+                (_, true) => {
+                    range().rev().take(limit).map(|(key, put)| (key.clone(), put.1)).collect()
+                }
+            };
+            let (mut met, mut kept) = (Vec::new(), b"before".to_vec());
+            let visit = |key: &[u8], traits: Traits| {
+                if met.len() == limit {
+                    return Visited::Stop;
+                }
+                met.push((key.to_vec(), traits));
+                if met.len() % 3 == 0 { Visited::Skip } else { Visited::Keep }
+            };
+            let guard = self.index.pin();
+            if back {
+                self.index.gather_back(start, end, &guard, &mut kept, visit);
+            } else {
+                self.index.gather(start, end, &guard, &mut kept, visit);
+            }
+            assert_eq!(met, expected, "back: {back}");
+            let third = |at: usize| (at + 1) % 3 == 0;
+            let keys = met.iter().enumerate().filter(|(at, _)| !third(*at));
+            let keys: Vec<u8> = keys.flat_map(|(_, (key, _))| key.clone()).collect();
+            assert_eq!(kept, [b"before", &keys[..]].concat(), "back: {back}");
+        }
+    }
+
     fn check(&self) {
         self.walk(b"", usize::MAX);
+        self.gather(b"", None, usize::MAX);
         let keys = self.index.tree.assert_sound(self.limits, &self.index.pin());
         assert_eq!(keys, self.map.len());
         let check = self.index.check(|at, key| self.log.traits(at, key).is_some());
@@ -196,6 +233,9 @@ impl Twin {
                 96..99 => {
                     let limit = 1 + self.random.below(60) as usize;
                     self.walk(&key, limit);
+                    let end = self.random.below(4) > 0;
+                    let end = end.then(|| self::key(self.random.below(span)));
+                    self.gather(&key, end.as_deref(), limit);
                 }
                 _ if self.random.below(10) == 0 => {
                     let mut end = key.clone();
@@ -389,13 +429,13 @@ fn a_walk_keeps_its_promises_whatever_is_written_between_two_keys() {
     let mut random = Random::seeded("writes within a walk");
     for (leaf_keys, inner_children) in [(2, 3), (3, 4), (4, 4)] {
         let limits = Limits { leaf_keys, inner_children, ..SMALL };
-        for _ in 0..1_500 {
-            writes_within_a_walk(limits, &mut random);
+        for round in 0..1_500 {
+            writes_within_a_walk(limits, &mut random, round % 2 == 1);
         }
     }
 }
 
-fn writes_within_a_walk(limits: Limits, random: &mut Random) {
+fn writes_within_a_walk(limits: Limits, random: &mut Random, back: bool) {
     let (tree, mut writer) = tree::new(limits);
     let span = 20 + random.below(100);
     let mut held = std::collections::BTreeSet::new();
@@ -408,8 +448,9 @@ fn writes_within_a_walk(limits: Limits, random: &mut Random) {
     let mut last = None;
     let mut met = std::collections::BTreeSet::new();
     let pause = 1 + random.below(8);
-    tree.walk(b"", None, &Guard::pin(), &mut Vec::new(), |key, _| {
-        assert!(last.is_none_or(|last| last < key[0]), "out of order or twice");
+    let visit = |key: &[u8], _| {
+        let follows = |last: u8| if back { key[0] < last } else { last < key[0] };
+        assert!(last.is_none_or(follows), "out of order or twice");
         last = Some(key[0]);
         met.insert(key[0]);
         if random.below(pause) == 0 {
@@ -437,7 +478,12 @@ fn writes_within_a_walk(limits: Limits, random: &mut Random) {
             tree.assert_sound(limits, &Guard::pin());
         }
         Visited::Skip
-    });
+    };
+    if back {
+        tree.walk_back(b"", None, &Guard::pin(), &mut Vec::new(), visit);
+    } else {
+        tree.walk(b"", None, &Guard::pin(), &mut Vec::new(), visit);
+    }
     assert!(live.is_subset(&met), "a live key was missed");
 }
 
@@ -498,6 +544,7 @@ fn readers_beside_a_writer(limits: Limits, time: std::time::Duration) {
             while !done.load(Ordering::Relaxed) {
                 let start = walk_random.below(keys.len() as u64) as usize;
                 walk_beside_a_writer(index, keys, start);
+                walk_back_beside_a_writer(index, keys, start);
                 walks.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -526,6 +573,28 @@ fn walk_beside_a_writer(index: &Index, keys: &[Vec<u8>], start: usize) {
         if visited < 500 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     assert!(visited == 500 || next_live >= keys.len(), "the last live keys were missed");
+}
+
+fn walk_back_beside_a_writer(index: &Index, keys: &[Vec<u8>], end: usize) {
+    // Every key at an odd place is live.
+    let mut next_live = Some(end).filter(|end| *end > 1).map(|end| (end - 2) | 1);
+    let (mut last, mut visited) = (None::<Vec<u8>>, 0);
+    index.gather_back(b"", Some(&keys[end]), &index.pin(), &mut Vec::new(), |key, _| {
+        assert!(key < &keys[end][..]);
+        assert!(last.as_ref().is_none_or(|last| key < &last[..]), "out of order or twice");
+        if let Some(live) = next_live.map(|at| &keys[at][..]) {
+            assert!(key >= live, "a live key was missed");
+            next_live = if key == live {
+                next_live.filter(|at| *at > 1).map(|at| at - 2)
+            } else {
+                next_live
+            };
+        }
+        last = Some(key.to_vec());
+        visited += 1;
+        if visited < 500 { Visited::Skip } else { Visited::Stop }
+    });
+    assert!(visited == 500 || next_live.is_none(), "the first live keys were missed");
 }
 
 fn write_beside_readers(
