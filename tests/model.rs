@@ -1,6 +1,6 @@
 //! Promise: a store holds exactly what a `BTreeMap` would hold, whatever is done to it and in
-//! whatever order: puts with and without expiry and metadata, conditional puts, deletes, batches,
-//! prefix deletes, namespaces made and deleted, time that passes, compaction, closing and opening, and
+//! whatever order: puts with and without expiry and metadata, expiries changed alone, deletes, batches,
+//! all of them on condition too, prefix deletes, lists either way, namespaces made and deleted, time that passes, compaction, closing and opening, and
 //! being killed at any change to the disk, in the middle of a write too.
 //!
 //! How it is attacked: random operations from a seed, several runs side by side, half of them with
@@ -12,16 +12,17 @@
 //! number of operations of all runs together.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use kvast::testing::ManualClock;
-use kvast::{Code, Db, Durability, Error, ListOptions, Namespace, Options, PutOptions, Value};
+use kvast::{
+    Code, Db, Durability, Error, Expiry, ListOptions, Namespace, Options, PutOptions, Value,
+};
 
 mod support;
 
-use support::contents::{Change, Contents, Stored, handle, perform, read, read_all};
+use support::contents::{Change, Contents, Keys, Stored, handle, options, perform, read, read_all};
 use support::disk::Killer;
 use support::rng::{self, Rng};
 
@@ -35,9 +36,52 @@ const NAMES: [&str; 3] = ["users", "cache", "flags"];
 struct Paging {
     namespace: String,
     id: String,
-    prefix: Vec<u8>,
+    span: Span,
     cursor: String,
     last_key: Vec<u8>,
+}
+
+/// Which keys a list shows, and which way.
+#[derive(Clone, Debug, Default)]
+struct Span {
+    prefix: Vec<u8>,
+    start: Option<Vec<u8>>,
+    end: Option<Vec<u8>>,
+    reverse: bool,
+}
+
+impl Span {
+    fn options(&self) -> ListOptions {
+        let mut options = ListOptions::new().prefix(self.prefix.clone()).reverse(self.reverse);
+        if let Some(start) = &self.start {
+            options = options.start(start.clone());
+        }
+        if let Some(end) = &self.end {
+            options = options.end(end.clone());
+        }
+        options
+    }
+
+    /// The keys behind `after`, in the order of the list.
+    fn keys_of<'a>(&self, keys: &'a Keys, after: Option<&[u8]>) -> Vec<(&'a [u8], &'a Stored)> {
+        let is_behind = |key: &[u8]| match after {
+            Some(after) if self.reverse => key < after,
+            Some(after) => key > after,
+            None => true,
+        };
+        let mut wanted: Vec<_> = keys
+            .iter()
+            .map(|(key, stored)| (key.as_slice(), stored))
+            .filter(|(key, _)| key.starts_with(&self.prefix))
+            .filter(|(key, _)| self.start.as_ref().is_none_or(|start| *key >= start.as_slice()))
+            .filter(|(key, _)| self.end.as_ref().is_none_or(|end| *key < end.as_slice()))
+            .filter(|(key, _)| is_behind(key))
+            .collect();
+        if self.reverse {
+            wanted.reverse();
+        }
+        wanted
+    }
 }
 
 #[derive(Default)]
@@ -112,7 +156,9 @@ impl Run {
             4500..=6299 => self.put_with_options(),
             6300..=6399 => self.put_on_condition(),
             6400..=7299 => self.delete(),
-            7300..=8399 => self.get(),
+            7300..=8199 => self.get(),
+            8200..=8299 => self.set_expiry(),
+            8300..=8399 => self.batch_on_conditions(),
             8400..=8899 => self.list_page(),
             8900..=9199 => self.batch(),
             9200..=9799 => self.let_time_pass(),
@@ -257,6 +303,86 @@ impl Run {
         }
     }
 
+    /// The version of a live key, if it has one; `Err` if nobody was told of it.
+    fn current(&self, namespace: &str, key: &[u8]) -> Result<Option<u64>, ()> {
+        let stored = self.model.get(namespace, key);
+        match stored.filter(|stored| stored.is_live(self.now_ms)).map(|stored| stored.version) {
+            Some(0) => Err(()),
+            version => Ok(version),
+        }
+    }
+
+    fn set_expiry(&mut self) {
+        let Some(namespace) = self.some_namespace() else { return };
+        let key = self.key();
+        let expires_at = self.stored().expires_at;
+        let version = self.current(&namespace, &key);
+        if version == Ok(None) {
+            let expiry = expires_at.map_or(Expiry::Never, Expiry::At);
+            let touched = handle(self.db(), &namespace).set_expiry(&key, expiry);
+            assert!(matches!(touched, Ok(None)), "{key:?} is absent: {touched:?}");
+            return;
+        }
+        let before = self.last_version;
+        if self.change(Change::SetExpiry { namespace, key, expires_at, version: 0 }) {
+            assert!(self.last_version > before, "a key that is there gets a new version");
+        }
+    }
+
+    fn batch_on_conditions(&mut self) {
+        let Some(namespace) = self.some_namespace() else { return };
+        let users = handle(self.db(), &namespace);
+        let (mut batch, mut changes, mut all_hold) = (self.db().batch(), Vec::new(), true);
+        for _ in 0..=self.rng.below(5) {
+            let (key, stored) = (self.key(), self.stored());
+            let Ok(current) = self.current(&namespace, &key) else { continue };
+            let asked = match self.rng.below(12) {
+                0 => None,
+                1 => Some(self.last_version + 1000),
+                _ => current,
+            };
+            all_hold &= asked == current;
+            let added = match (self.rng.below(3), asked) {
+                (0, _) => batch.check(&users, &key, asked),
+                (1, Some(version)) => {
+                    let added = batch.delete_if(&users, &key, version);
+                    changes.push(Change::Delete { namespace: namespace.clone(), key });
+                    added
+                }
+                _ => {
+                    let options = options(&stored);
+                    let options = match asked {
+                        Some(version) => options.if_version(version),
+                        None => options.if_absent(),
+                    };
+                    let added = batch.put_with(&users, &key, &stored.value, options);
+                    changes.push(Change::Put { namespace: namespace.clone(), key, stored });
+                    added
+                }
+            };
+            added.unwrap_or_else(|error| panic!("adding to a batch: {error}"));
+        }
+        drop(users);
+        let wrote = !changes.is_empty();
+        let mut change = Change::Batch(changes);
+        match batch.commit() {
+            Ok(version) => {
+                assert!(all_hold, "a condition of {change:?} did not hold");
+                assert!(!wrote || version > self.last_version, "versions grow");
+                if wrote {
+                    self.last_version = version;
+                    note_version(&mut change, version);
+                }
+                self.model.apply(&change);
+            }
+            Err(Error::VersionMismatch { .. }) => assert!(!all_hold, "the conditions held"),
+            Err(error) => {
+                assert!(self.killer.is_dead(), "a batch on conditions failed: {error}");
+                self.revive(Some(change).filter(|_| all_hold));
+            }
+        }
+    }
+
     fn delete(&mut self) {
         let Some(namespace) = self.some_namespace() else { return };
         let key = self.key();
@@ -330,20 +456,22 @@ impl Run {
     fn list_page(&mut self) {
         let limit = 1 + self.rng.len(60);
         let paging = if self.rng.one_in(3) { None } else { self.paging.take() };
-        let options = ListOptions::new().limit(limit);
         let Some(paging) = paging else {
             let Some(name) = self.some_namespace() else { return };
-            let prefix = self.prefix();
-            let options = options.prefix(prefix.clone());
-            self.compare_page(name, prefix, None, options, limit);
+            let span = self.span();
+            let options = span.options().limit(limit);
+            self.compare_page(name, span, None, options, limit);
             return;
         };
-        let Paging { namespace, id, prefix, cursor, last_key } = paging;
-        let options = options.prefix(prefix.clone()).cursor(cursor);
+        let Paging { namespace, id, span, cursor, last_key } = paging;
+        let options = span.options().limit(limit).cursor(cursor);
         match self.db().find_namespace(&namespace) {
             None => {}
             Some(now) if now.id().to_string() == id => {
-                self.compare_page(namespace, prefix, Some(last_key), options, limit);
+                let other_way = options.clone().reverse(!span.reverse);
+                let refused = now.list(&other_way).expect_err("a cursor of the other direction");
+                assert_eq!(refused.code(), Code::InvalidCursor);
+                self.compare_page(namespace, span, Some(last_key), options, limit);
             }
             Some(successor) => {
                 let refused =
@@ -356,37 +484,30 @@ impl Run {
     fn compare_page(
         &mut self,
         namespace: String,
-        prefix: Vec<u8>,
+        span: Span,
         after: Option<Vec<u8>>,
         options: ListOptions,
         limit: usize,
     ) {
         let db_namespace = handle(self.db(), &namespace);
         let page = db_namespace.list(&options).unwrap_or_else(|error| panic!("list: {error}"));
-        let start = match &after {
-            Some(key) => Bound::Excluded(key.clone()),
-            None => Bound::Included(prefix.clone()),
-        };
-        let keys = &self.model.0[&namespace];
-        let mut want = keys
-            .range((start, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(&prefix))
-            .filter(|(_, stored)| stored.is_live(self.now_ms));
+        let keys = span.keys_of(&self.model.0[&namespace], after.as_deref());
+        let mut want = keys.into_iter().filter(|(_, stored)| stored.is_live(self.now_ms));
         for listed in page.iter() {
             let (key, stored) = want.next().unwrap_or_else(|| panic!("{:?} is listed", listed.key));
-            assert_eq!(listed.key, key.as_slice(), "list of {prefix:?} after {after:?}");
+            assert_eq!(listed.key, key, "list of {span:?} after {after:?}");
             assert_eq!(listed.expires_at, stored.expires_at);
             assert_eq!(listed.metadata.unwrap_or_default(), stored.metadata);
         }
         let more = want.next().is_some();
-        assert_eq!(page.is_complete(), !more, "list of {prefix:?} after {after:?}");
+        assert_eq!(page.is_complete(), !more, "list of {span:?} after {after:?}");
         assert!(!more || page.len() == limit, "a page before the last is full");
         self.paging = page.cursor().map(|cursor| Paging {
             id: db_namespace.id().to_string(),
             cursor: cursor.to_owned(),
             last_key: page.iter().last().map(|listed| listed.key.to_vec()).unwrap_or_default(),
             namespace,
-            prefix,
+            span,
         });
     }
 
@@ -498,6 +619,20 @@ impl Run {
         }
     }
 
+    fn span(&mut self) -> Span {
+        let mut span = Span { prefix: self.prefix(), ..Span::default() };
+        span.reverse = self.rng.one_in(2);
+        if self.rng.one_in(3) {
+            let bounds = [self.key(), self.key()];
+            let [start, end] = bounds.map(|bound| Some(bound).filter(|_| !self.rng.one_in(3)));
+            (span.start, span.end) = (start, end);
+            if self.rng.one_in(2) {
+                span.prefix.clear();
+            }
+        }
+        span
+    }
+
     fn value(&mut self) -> Vec<u8> {
         let len = match self.rng.below(1000) {
             0..=799 => self.rng.len(120),
@@ -514,6 +649,7 @@ impl Run {
 fn note_version(change: &mut Change, version: u64) {
     match change {
         Change::Put { stored, .. } => stored.version = version,
+        Change::SetExpiry { version: new, .. } => *new = version,
         Change::Batch(changes) => {
             let first = version + 1 - changes.len() as u64;
             for (nth, change) in changes.iter_mut().enumerate() {

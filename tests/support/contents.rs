@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kvast::{Db, Error, ListOptions, Namespace, PutOptions};
+use kvast::{Db, Error, Expiry, ListOptions, Namespace, PutOptions};
 
 /// The value of a key in the model.
 #[derive(Clone, Debug)]
@@ -40,9 +40,26 @@ pub(crate) struct Contents(pub(crate) BTreeMap<String, Keys>);
 /// One write, or several at once.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    Put { namespace: String, key: Vec<u8>, stored: Stored },
-    Delete { namespace: String, key: Vec<u8> },
-    DeletePrefix { namespace: String, prefix: Vec<u8> },
+    Put {
+        namespace: String,
+        key: Vec<u8>,
+        stored: Stored,
+    },
+    Delete {
+        namespace: String,
+        key: Vec<u8>,
+    },
+    /// Of a key that is there; 0 for a version that nobody was told.
+    SetExpiry {
+        namespace: String,
+        key: Vec<u8>,
+        expires_at: Option<u64>,
+        version: u64,
+    },
+    DeletePrefix {
+        namespace: String,
+        prefix: Vec<u8>,
+    },
     Batch(Vec<Change>),
     CreateNamespace(String),
     DeleteNamespace(String),
@@ -71,7 +88,7 @@ pub(crate) fn delete(namespace: &str, key: &[u8]) -> Change {
 /// What a store answered to a change.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Answer {
-    /// The version of a put.
+    /// The version of a put, or of another expiry.
     pub(crate) version: Option<u64>,
     /// Whether a deleted key was there.
     pub(crate) existed: Option<bool>,
@@ -98,6 +115,10 @@ impl Contents {
             }
             Change::Delete { namespace, key } => {
                 self.keys(namespace).remove(key);
+            }
+            Change::SetExpiry { namespace, key, expires_at, version } => {
+                let stored = self.keys(namespace).get_mut(key).expect("the key is there");
+                (stored.expires_at, stored.version) = (*expires_at, *version);
             }
             Change::DeletePrefix { namespace, prefix } => {
                 self.keys(namespace).retain(|key, _| !key.starts_with(prefix));
@@ -170,6 +191,10 @@ pub(crate) fn perform(db: &Db, change: &Change) -> Result<Answer, Error> {
         Change::Delete { namespace, key } => {
             answer.existed = Some(handle(db, namespace).delete(key)?);
         }
+        Change::SetExpiry { namespace, key, expires_at, .. } => {
+            let expiry = expires_at.map_or(Expiry::Never, Expiry::At);
+            answer.version = handle(db, namespace).set_expiry(key, expiry)?;
+        }
         Change::DeletePrefix { namespace, prefix } => {
             handle(db, namespace).delete_prefix(prefix)?;
         }
@@ -196,7 +221,7 @@ fn perform_batch(db: &Db, changes: &[Change]) -> Result<u64, Error> {
     batch.commit()
 }
 
-fn options(stored: &Stored) -> PutOptions {
+pub(crate) fn options(stored: &Stored) -> PutOptions {
     let options = PutOptions::new().metadata(stored.metadata.clone());
     match stored.expires_at {
         Some(at) => options.expires_at_ms(at),
