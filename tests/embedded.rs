@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use kvast::testing::ManualClock;
-use kvast::{Code, Db, Durability, ListOptions, Namespace, Options, PutOptions};
+use kvast::{Code, Db, Durability, Error, Expiry, ListOptions, Namespace, Options, PutOptions};
 use tempfile::TempDir;
 
 const NOW: u64 = 1_800_000_000_000;
@@ -361,6 +361,189 @@ fn of_many_writers_with_one_condition_one_wins() {
         writers.into_iter().map(|writer| usize::from(writer.join().unwrap())).sum()
     });
     assert_eq!(wins, 1);
+}
+
+#[test]
+fn a_delete_with_a_condition_happens_only_if_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = open(&dir).namespace("users").unwrap();
+    let first = users.put("k", b"1").unwrap();
+    let second = users.put("k", b"2").unwrap();
+    let error = users.delete_if("k", first).unwrap_err();
+    assert!(
+        matches!(error, Error::VersionMismatch { current: Some(version) } if version == second)
+    );
+    users.delete_if("k", second).unwrap();
+    assert!(users.get("k").unwrap().is_none());
+    let error = users.delete_if("k", second).unwrap_err();
+    assert!(matches!(error, Error::VersionMismatch { current: None }));
+}
+
+#[test]
+fn a_batch_is_written_only_if_every_condition_holds_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    let (a, b) = (db.namespace("a").unwrap(), db.namespace("b").unwrap());
+    let version = a.put("k", b"1").unwrap();
+    let begin = || {
+        let mut batch = db.batch();
+        batch.put(&b, "plain", b"").unwrap();
+        batch
+    };
+    let before = db.stats().last_version;
+    let mut batch = begin();
+    batch.put_with(&a, "k", b"2", PutOptions::new().if_version(version + 1000)).unwrap();
+    assert_eq!(batch.commit().unwrap_err().code(), Code::VersionMismatch);
+    let mut batch = begin();
+    batch.put_with(&a, "k", b"2", PutOptions::new().if_absent()).unwrap();
+    assert_eq!(batch.commit().unwrap_err().code(), Code::VersionMismatch);
+    let mut batch = begin();
+    batch.delete_if(&a, "absent", version).unwrap();
+    assert_eq!(batch.commit().unwrap_err().code(), Code::VersionMismatch);
+    let mut batch = begin();
+    batch.check(&a, "k", Some(version)).unwrap();
+    batch.check(&a, "k", None).unwrap();
+    assert_eq!(batch.commit().unwrap_err().code(), Code::VersionMismatch);
+    assert!(keys(&b, "").is_empty() && db.stats().last_version == before, "nothing was written");
+    // Each is about the state before the batch, whatever the batch itself does to the key.
+    let mut batch = begin();
+    batch.put_with(&a, "k", b"2", PutOptions::new().if_version(version)).unwrap();
+    batch.put_with(&a, "k", b"3", PutOptions::new().if_version(version)).unwrap();
+    batch.put_with(&b, "new", b"", PutOptions::new().if_absent()).unwrap();
+    batch.delete_if(&a, "k", version).unwrap();
+    batch.check(&b, "new", None).unwrap();
+    assert_eq!(batch.len(), 5);
+    batch.commit().unwrap();
+    assert_eq!((text(&a, "k"), keys(&b, "")), (None, vec!["new".into(), "plain".into()]));
+}
+
+#[test]
+fn a_batch_of_conditions_alone_says_whether_they_hold_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    let users = db.namespace("users").unwrap();
+    let version = users.put("k", b"1").unwrap();
+    let check = |asked| {
+        let mut batch = db.batch();
+        batch.check(&users, "k", asked).unwrap();
+        assert!(batch.is_empty());
+        batch.commit().map_err(|error| error.code())
+    };
+    assert_eq!(check(Some(version)), Ok(version));
+    assert_eq!(check(None), Err(Code::VersionMismatch));
+    assert_eq!(db.stats().last_version, version);
+    db.delete_namespace(users.id()).unwrap();
+    assert_eq!(check(Some(version)), Err(Code::NamespaceNotFound));
+}
+
+#[test]
+fn conditions_count_in_the_length_of_a_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = options().max_key_bytes(1024).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    let (mut batch, key) = (db.batch(), vec![b'k'; 1024]);
+    let refused = (0..120_000).find_map(|_| batch.check(&users, &key, None).err());
+    assert_eq!(refused.expect("a batch has an end").code(), Code::BatchTooLarge);
+}
+
+#[test]
+fn another_expiry_keeps_value_and_metadata_and_gives_a_new_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(NOW);
+    let reopen = || options().clock(clock.clone()).open(dir.path()).unwrap();
+    let db = reopen();
+    let users = db.namespace("users").unwrap();
+    let large: Vec<u8> = (0..200_000u32).map(|number| number as u8).collect();
+    users.put_with("k", &large, PutOptions::new().metadata(*b"m")).unwrap();
+    let first = users.get("k").unwrap().unwrap().version();
+    let second = users.set_expiry("k", Expiry::In(Duration::from_secs(1))).unwrap().unwrap();
+    assert!(second > first);
+    assert_eq!(
+        users.list(&ListOptions::new()).unwrap().iter().next().unwrap().expires_at,
+        Some(NOW + 1000)
+    );
+    db.compact().unwrap();
+    drop(users);
+    db.close().unwrap();
+    let db = reopen();
+    let users = db.namespace("users").unwrap();
+    let value = users.get("k").unwrap().unwrap();
+    assert_eq!((&value[..], value.metadata()), (&large[..], Some(&b"m"[..])));
+    assert_eq!((value.expires_at(), value.version()), (Some(NOW + 1000), second));
+    let stale = users.set_expiry_if("k", Expiry::Never, first).unwrap_err();
+    assert_eq!(stale.code(), Code::VersionMismatch);
+    let third = users.set_expiry_if("k", Expiry::Never, second).unwrap();
+    clock.advance(1000);
+    let value = users.get("k").unwrap().unwrap();
+    assert_eq!((&value[..], value.version(), value.expires_at()), (&large[..], third, None));
+}
+
+#[test]
+fn another_expiry_brings_no_key_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(NOW);
+    let db = options().clock(clock.clone()).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    users.put_with("k", b"v", PutOptions::new().expires_at_ms(NOW + 1)).unwrap();
+    clock.advance(1);
+    let before = db.stats().last_version;
+    assert_eq!(users.set_expiry("k", Expiry::Never).unwrap(), None);
+    assert_eq!(users.set_expiry("absent", Expiry::Never).unwrap(), None);
+    let error = users.set_expiry_if("k", Expiry::Never, 1).unwrap_err();
+    assert!(matches!(error, Error::VersionMismatch { current: None }));
+    assert_eq!((text(&users, "k"), db.stats().last_version), (None, before));
+    users.put("k", b"v").unwrap();
+    users.set_expiry("k", Expiry::At(NOW)).unwrap().expect("it is there");
+    assert_eq!(text(&users, "k"), None, "an expiry that has passed is one");
+}
+
+#[test]
+fn another_expiry_takes_no_concurrent_put_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = open(&dir).namespace("users").unwrap();
+    users.put("k", b"0").unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut last = 0;
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    let version = users.set_expiry("k", Expiry::In(Duration::from_secs(3600)));
+                    let version = version.unwrap().expect("it is always there");
+                    assert!(version > last);
+                    last = version;
+                }
+            });
+        }
+        for number in 1..=2000 {
+            users.put("k", number.to_string()).unwrap();
+            assert_eq!(text(&users, "k"), Some(number.to_string()), "an acknowledged put is gone");
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn the_numbers_about_a_store_add_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = options().durability(Durability::Sync).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    users.put("k", vec![b'1'; 1000]).unwrap();
+    users.put("k", vec![b'2'; 1000]).unwrap();
+    let mut batch = db.batch();
+    (0..100).for_each(|number| batch.put(&users, format!("b{number}"), b"").unwrap());
+    batch.commit().unwrap();
+    users.delete("absent").unwrap();
+    let stats = db.stats();
+    assert_eq!((stats.commits.count(), stats.commits.sum), (4, 104), "{stats:?}");
+    let large = stats.commits.buckets.iter().find(|(bound, _)| *bound >= 100).unwrap();
+    assert_eq!(large.1, 1);
+    assert_eq!(stats.syncs.count(), 4, "one a commit");
+    assert!(stats.syncs.sum > 0 && stats.dead_bytes >= 1000);
+    assert_eq!(stats.dead_bytes, stats.record_bytes - stats.live_bytes);
+    let residency = db.residency();
+    assert!(residency.mapped_bytes >= stats.record_bytes);
+    assert!((1..=residency.mapped_bytes).contains(&residency.resident_bytes));
 }
 
 #[test]

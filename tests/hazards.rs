@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use kvast::testing::{Hook, ManualClock, Op, Verdict};
-use kvast::{Code, Db, Durability, Error, Namespace, Options, PutOptions};
+use kvast::{Code, Db, Durability, Error, Expiry, Namespace, Options, PutOptions};
 use support::disk::{EIO, ENOSPC, Event, Image, Loss, Recorder};
 use support::rng::Rng;
 use support::scratch_dir;
@@ -494,6 +494,64 @@ fn a_key_whose_record_is_damaged_can_be_overwritten() {
     damage_header_of(dir.path(), b"damaged-key");
     users.put("damaged-key", b"new").unwrap();
     assert_eq!(&users.get("damaged-key").unwrap().unwrap()[..], b"new");
+}
+
+#[test]
+fn another_expiry_gives_damage_no_sound_checksum() {
+    let dir = scratch_dir();
+    let db = os().open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    let versions = ["short", "a long one ".repeat(10_000).as_str()].map(|value| {
+        users.put("key", format!("the-value-is {value}")).unwrap();
+        let path = files(dir.path(), ".log").pop().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(12).rposition(|window| window == b"the-value-is").unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"T", at as u64).unwrap();
+        let before = db.stats().last_version;
+        let error = users.set_expiry("key", Expiry::Never).unwrap_err();
+        assert_eq!(error.code(), Code::Corrupt);
+        assert_eq!(users.get("key").unwrap_err().code(), Code::Corrupt, "and it stays known");
+        (before, db.stats().last_version)
+    });
+    assert!(versions.iter().all(|(before, after)| before == after), "nothing was written");
+}
+
+#[test]
+fn the_numbers_about_a_store_wait_for_no_sync() {
+    let dir = scratch_dir();
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let hook = {
+        let gate = Arc::clone(&gate);
+        ask(move |op| {
+            if let Op::Sync { path } = op
+                && ends(path, ".log")
+            {
+                let (closed, opened) = &*gate;
+                drop(opened.wait_while(closed.lock().unwrap(), |closed| *closed).unwrap());
+            }
+            Verdict::Proceed
+        })
+    };
+    let db = sync().disk_hook(hook).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    let version = users.put("k", b"1").unwrap();
+    *gate.0.lock().unwrap() = true;
+    std::thread::scope(|scope| {
+        let hung = scope.spawn(|| users.put("k", b"2").unwrap());
+        let (tell, told) = std::sync::mpsc::channel();
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            let _ = tell.send((db.stats(), db.residency()));
+            drop(tell);
+        });
+        let told = told.recv_timeout(Duration::from_secs(5));
+        *gate.0.lock().unwrap() = false;
+        gate.1.notify_all();
+        let (stats, _) = told.expect("the numbers wait for a sync that hangs");
+        assert_eq!((stats.last_version, stats.durable_version), (version, version));
+        assert!(hung.join().unwrap() > version);
+    });
 }
 
 #[test]

@@ -138,6 +138,10 @@ impl Registry {
             return Ok(());
         }
         if let Some(number) = number_behind(SETTINGS_PREFIX, key) {
+            if settings::is_unknown(value) {
+                let (file, detail) = ("namespace registry".into(), "unknown settings".into());
+                return Err(Error::UnknownFormat { file, detail });
+            }
             let settings = settings::decode(value).ok_or_else(refuse)?;
             // Without a namespace they are of one that is gone, whose number is not used again.
             if let Some(namespace) = self.by_number(number) {
@@ -224,6 +228,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
     #[test]
     fn an_id_is_read_back_from_what_it_prints_and_from_nothing_else() {
@@ -232,6 +237,28 @@ mod tests {
         for text in ["", "0", &"F".repeat(32), &"g".repeat(32), &"0".repeat(33)] {
             assert!(text.parse::<NamespaceId>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_there_already_is_read_whatever_it_has_in_it() {
+        let registry = Registry::default();
+        let state = Registry::default().enter(7, NamespaceId(1), String::new());
+        for name in ["a\nb", "\0"] {
+            assert!(check_name(name).is_err());
+            registry.load(&state.entry_key(), &entry_value(NamespaceId(1), name)).unwrap();
+            assert_eq!(registry.by_name(name).unwrap().name(), name);
+        }
+    }
+
+    #[test]
+    fn settings_without_their_namespace_are_passed_over_and_unknown_keys_are_not() {
+        let registry = Registry::default();
+        let state = Registry::default().enter(7, NamespaceId(1), "users".into());
+        let value = settings::encode(&settings::NamespaceSettings::default());
+        registry.load(&state.settings_key(), &value).unwrap();
+        let load = |value: &[u8]| registry.load(&state.settings_key(), value).unwrap_err().code();
+        assert_eq!((load(b"\x02"), load(b"\x01\x01")), (Code::UnknownFormat, Code::Corrupt));
+        assert!(registry.load(b"something-else", &value).is_err());
     }
 
     #[test]

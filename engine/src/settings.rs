@@ -39,7 +39,7 @@ pub struct NamespaceSettings {
     pub min_ttl: Option<Duration>,
 }
 
-/// The encoding's version.
+/// The encoding's version; `format-spec.md` §4.4.
 const VERSION: u8 = 1;
 const MAX_VALUE_BYTES: u8 = 1;
 const DEFAULT_TTL: u8 = 2;
@@ -123,8 +123,13 @@ pub(crate) fn encode(settings: &NamespaceSettings) -> Vec<u8> {
     bytes
 }
 
-/// Settings that were kept; `None` if they are of a later version or broken. A tag that is not
-/// known is passed over.
+/// Whether the settings were written by a later version of this program.
+pub(crate) fn is_unknown(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|version| *version != VERSION)
+}
+
+/// Settings that were kept; `None` if they are unknown or broken. A tag that is not known is passed
+/// over.
 pub(crate) fn decode(bytes: &[u8]) -> Option<NamespaceSettings> {
     let mut rest = bytes.strip_prefix(&[VERSION])?;
     let mut settings = NamespaceSettings::default();
@@ -165,12 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_are_those_of_the_specification() {
+        let want = [
+            &[1][..],
+            &[1, 8, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[2, 8, 0, 0, 0, 0, 0, 0, 0, 1],
+            &[3, 8, 0, 0, 0, 0, 0, 0, 0xea, 0x60],
+        ];
+        assert_eq!(encode(&all_set()), want.concat());
+    }
+
+    #[test]
     fn an_unknown_tag_is_passed_over_and_an_unknown_version_is_refused() {
         let mut bytes = encode(&all_set());
         bytes.extend_from_slice(&[200, 2, 1, 2]);
         assert_eq!(decode(&bytes), Some(all_set()));
         bytes[0] = 2;
-        assert_eq!(decode(&bytes), None);
+        assert!(is_unknown(&bytes) && decode(&bytes).is_none());
     }
 
     #[test]

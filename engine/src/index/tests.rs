@@ -203,7 +203,7 @@ impl Twin {
                 self.index.gather(start, end, &guard, &mut kept, visit);
             }
             assert_eq!(met, expected, "back: {back}");
-            let third = |at: usize| (at + 1) % 3 == 0;
+            let third = |at: usize| (at + 1).is_multiple_of(3);
             let keys = met.iter().enumerate().filter(|(at, _)| !third(*at));
             let keys: Vec<u8> = keys.flat_map(|(_, (key, _))| key.clone()).collect();
             assert_eq!(kept, [b"before", &keys[..]].concat(), "back: {back}");
