@@ -14,7 +14,7 @@ use crate::options::{BATCH_BYTES_MAX, PutOptions};
 use crate::registry::NamespaceState;
 use crate::store::Store;
 
-/// Writes that happen all or not at all; from [`Db::batch`].
+/// Writes that happen all or not at all; from [`crate::Db::batch`].
 ///
 /// ```
 /// # fn main() -> Result<(), kvast::Error> {
