@@ -284,4 +284,10 @@ impl PutOptions {
         self.if_version = Some(None);
         self
     }
+
+    /// Whether there is a condition.
+    #[must_use]
+    pub fn is_conditional(&self) -> bool {
+        self.if_version.is_some()
+    }
 }

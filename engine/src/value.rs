@@ -203,6 +203,12 @@ impl ValueStream {
         self.value.expires_at()
     }
 
+    /// When it was written; see [`Value::written_at`].
+    #[must_use]
+    pub fn written_at(&self) -> u64 {
+        self.value.written_at()
+    }
+
     /// The version; see [`Value::version`].
     #[must_use]
     pub fn version(&self) -> u64 {

@@ -54,13 +54,14 @@ pub(crate) fn unknown() -> Reply {
 
 /// The answer to a request that is refused.
 pub(crate) fn refuse(refusal: Refusal) -> Reply {
-    reply::sentence(
+    let reply = reply::sentence(
         refusal.status,
         match refusal.text {
             Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
             Cow::Owned(text) => Bytes::from(text),
         },
-    )
+    );
+    if refusal.is_passing { reply::retry_later(reply) } else { reply }
 }
 
 async fn answer(call: &Call<'_>, asked: Binding, body: &mut Inbound<'_>) -> Result<Reply, Refusal> {
@@ -69,7 +70,7 @@ async fn answer(call: &Call<'_>, asked: Binding, body: &mut Inbound<'_>) -> Resu
         Binding::Get => values::get(call, &namespace).await,
         Binding::Put => values::put(call, namespace, body).await,
         Binding::Delete => values::delete(call, namespace).await,
-        Binding::List => keys::list(call, &namespace),
+        Binding::List => keys::list(call, &namespace).await,
         Binding::BulkGet => bulk::get(call, &namespace, body).await,
         Binding::BulkDelete => bulk::delete(call, namespace, body).await,
     }
@@ -82,7 +83,7 @@ fn namespace(call: &Call<'_>) -> Result<Namespace, Refusal> {
         return Err(Refusal::bad("A request has at most one X-KV-Namespace header."));
     }
     let named = headers.get(NAMESPACE).map_or(DEFAULT_NAMESPACE.as_bytes(), |name| name.as_bytes());
-    let found = str::from_utf8(named).ok().and_then(|named| call.app.bridge.find(named));
+    let found = str::from_utf8(named).ok().and_then(|named| call.app.bridge.find_namespace(named));
     let found = found.ok_or_else(|| {
         Refusal::bad(format!(
             "There is no namespace \"{}\". X-KV-Namespace takes the id or the title of one.",

@@ -9,26 +9,35 @@
 //! Absent on purpose: HTTP, and retries of what failed.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use kvast::{
-    Db, Durability, ListOptions, Namespace, NamespaceId, Page, Residency, Stats, ValueStream,
+    Batch, Db, Durability, Expiry, ListOptions, Namespace, NamespaceId, Page, PutOptions,
+    Residency, Stats, ValueStream,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::blocking::Blocking;
+use crate::body::{Pieces, Uploads};
 use crate::commit::{Committer, Write};
 use crate::error::Failure;
 use crate::limits::{Limits, VALUE_BYTES_MAX};
+use crate::reply::ReplyBody;
+use crate::staging::{self, StageError, Staged};
 
 /// The most that a call may read, join or copy on the thread that serves the connection, in bytes.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
+/// How much of a value is brought into memory at a time.
+const WINDOW_BYTES: u64 = 1 << 20;
 
 /// The engine, as asynchronous code sees it.
 pub(crate) struct Bridge {
     db: Db,
     writes: Writes,
-    blocking: Arc<Semaphore>,
+    blocking: Blocking,
+    uploads: Arc<Uploads>,
     bulk_room: Arc<Semaphore>,
 }
 
@@ -42,9 +51,20 @@ enum Writes {
 
 /// A value that is about to be sent: its first block is verified and in memory.
 pub(crate) struct Opened {
+    /// How many bytes are sent.
     pub(crate) len: u64,
     pub(crate) first: Option<Bytes>,
     pub(crate) rest: ValueStream,
+}
+
+impl Opened {
+    /// The body of the answer that sends it.
+    pub(crate) fn into_body(self) -> ReplyBody {
+        match self.first {
+            Some(bytes) if bytes.len() as u64 == self.len => ReplyBody::from(bytes),
+            ready => ReplyBody::Blocks { ready, rest: Box::new(self.rest), left: self.len },
+        }
+    }
 }
 
 /// A whole value in one piece.
@@ -56,7 +76,12 @@ pub(crate) struct Whole {
 
 impl Bridge {
     /// Takes charge of an open store. Spawns the commit thread if writes wait for a sync.
-    pub(crate) fn new(db: Db, durability: Durability, limits: &Limits) -> io::Result<Bridge> {
+    pub(crate) fn new(
+        db: Db,
+        durability: Durability,
+        limits: &Limits,
+        uploads: Arc<Uploads>,
+    ) -> io::Result<Bridge> {
         let writes = match durability {
             Durability::Os => Writes::Caller,
             _ => Writes::Committer(Committer::start(db.clone(), limits.queued_writes)?),
@@ -65,7 +90,8 @@ impl Bridge {
         Ok(Bridge {
             db,
             writes,
-            blocking: Arc::new(Semaphore::new(limits.blocking_calls)),
+            blocking: Blocking::new(limits.blocking_calls),
+            uploads,
             bulk_room: Arc::new(Semaphore::new(bulk_bytes)),
         })
     }
@@ -86,7 +112,7 @@ impl Bridge {
     }
 
     /// The namespace that an id or, failing that, a title names.
-    pub(crate) fn find(&self, id_or_title: &str) -> Option<Namespace> {
+    pub(crate) fn find_namespace(&self, id_or_title: &str) -> Option<Namespace> {
         let by_id = id_or_title.parse().ok().and_then(|id| self.db.namespace_by_id(id));
         by_id.or_else(|| self.db.find_namespace(id_or_title))
     }
@@ -115,21 +141,38 @@ impl Bridge {
         self.blocking(move |db| Ok(db.delete_namespace(id)?)).await
     }
 
-    /// Opens a value for sending: inline if its bytes are in memory.
-    pub(crate) async fn open(
+    /// Finds a value without reading it: what it is, not what is in it.
+    pub(crate) async fn find(
         &self,
         namespace: &Namespace,
         key: &str,
-    ) -> Result<Option<Opened>, Failure> {
-        match namespace.get_stream(key)? {
-            Some(value) if value.is_resident() => open(value).map(Some),
-            Some(value) => self.blocking(|_| open(value)).await.map(Some),
-            None => Ok(None),
-        }
+    ) -> Result<Option<ValueStream>, Failure> {
+        Ok(namespace.get_stream(key)?)
+    }
+
+    /// Opens a value, or the bytes of it that `range` names, for sending: inline if they are in
+    /// memory.
+    pub(crate) async fn open_value(
+        &self,
+        value: ValueStream,
+        range: Option<Range<u64>>,
+    ) -> Result<Opened, Failure> {
+        let range = within(range.unwrap_or(0..u64::MAX), value.len());
+        let first = range.start..range.end.min(range.start + WINDOW_BYTES);
+        let is_resident = value.is_resident_within(first.clone());
+        let mut value = value.range(range.clone());
+        let open = move || {
+            if !is_resident {
+                value.populate_within(first).map_err(Failure::Unreadable)?;
+            }
+            let first = value.next_block().transpose()?;
+            Ok(Opened { len: range.end - range.start, first, rest: value })
+        };
+        if is_resident { open() } else { self.blocking(|_| open()).await }
     }
 
     /// Finds several values without reading them.
-    pub(crate) fn find_many(
+    pub(crate) async fn find_many(
         &self,
         namespace: &Namespace,
         keys: &[String],
@@ -155,8 +198,8 @@ impl Bridge {
         Ok((made, room))
     }
 
-    /// One page of keys. Inline: a list reads the index, which is memory.
-    pub(crate) fn list(
+    /// One page of keys.
+    pub(crate) async fn list(
         &self,
         namespace: &Namespace,
         options: &ListOptions,
@@ -164,10 +207,65 @@ impl Bridge {
         Ok(namespace.list(options)?)
     }
 
-    /// Makes a change, and returns when it is as durable as the store promises.
-    pub(crate) async fn write(&self, write: Write) -> Result<(), Failure> {
+    /// Takes a value of at most `max` bytes off the connection. Nobody sees it before it is committed.
+    pub(crate) async fn stage(
+        &self,
+        namespace: &Namespace,
+        key: &str,
+        pieces: &mut impl Pieces,
+        max: u64,
+    ) -> Result<Staged, StageError> {
+        staging::stage(&self.blocking, &self.uploads, namespace, key, pieces, max).await
+    }
+
+    /// Commits a value, and returns its version when it is as durable as the store promises.
+    pub(crate) async fn commit(&self, staged: Staged, options: PutOptions) -> Result<u64, Failure> {
+        match staged {
+            Staged::Short { namespace, key, value } => {
+                self.write(Write::Put { namespace, key, value, options }).await
+            }
+            Staged::Long(upload) => self.blocking(move |_| Ok(upload.commit(options)?)).await,
+        }
+    }
+
+    /// Writes that are to happen all or not at all, for [`Self::commit_batch`].
+    pub(crate) fn batch(&self) -> Batch {
+        self.db.batch()
+    }
+
+    /// Commits a batch by itself. Returns the version of its last write when all of it is as durable as
+    /// the store promises.
+    pub(crate) async fn commit_batch(&self, batch: Batch) -> Result<u64, Failure> {
+        self.blocking(move |_| Ok(batch.commit()?)).await
+    }
+
+    /// Changes when a key is gone, if it is at this version or none is given. Returns the new version;
+    /// `None` if no version is given and there is no such key.
+    pub(crate) async fn set_expiry(
+        &self,
+        namespace: Namespace,
+        key: String,
+        expiry: Expiry,
+        version: Option<u64>,
+    ) -> Result<Option<u64>, Failure> {
+        self.blocking(move |_| {
+            Ok(match version {
+                Some(version) => Some(namespace.set_expiry_if(&key, expiry, version)?),
+                None => namespace.set_expiry(&key, expiry)?,
+            })
+        })
+        .await
+    }
+
+    /// Makes a change, and returns when it is as durable as the store promises: the version that a
+    /// put wrote, or 0.
+    pub(crate) async fn write(&self, write: Write) -> Result<u64, Failure> {
         match &self.writes {
-            Writes::Committer(committer) => committer.commit(write).await,
+            Writes::Committer(committer) if !write.is_conditional() => {
+                committer.commit(write).await
+            }
+            // Its own wait for the sync, on a thread of its own.
+            Writes::Committer(_) => self.blocking(move |db| Ok(write.apply(db)?)).await,
             Writes::Caller if write.byte_len() <= INLINE_BYTES_MAX => Ok(write.apply(&self.db)?),
             Writes::Caller => self.blocking(move |db| Ok(write.apply(db)?)).await,
         }
@@ -185,25 +283,15 @@ impl Bridge {
         &self,
         call: impl FnOnce(&Db) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let permit = Arc::clone(&self.blocking).acquire_owned().await;
         let db = self.db.clone();
-        let called = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            call(&db)
-        });
-        // A panic of the engine must not look like an answer; a cancelled call is a shutdown.
-        called.await.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Failure::Stopping),
-        })
+        self.blocking.run(move || call(&db)).await
     }
 }
 
-fn open(mut value: ValueStream) -> Result<Opened, Failure> {
-    let len = value.len();
-    populate(&value)?;
-    let first = value.next_block().transpose()?;
-    Ok(Opened { len, first, rest: value })
+/// The part of a range that a value of `len` bytes has.
+fn within(range: Range<u64>, len: u64) -> Range<u64> {
+    let end = range.end.min(len);
+    range.start.min(end)..end
 }
 
 fn read_whole(values: Vec<Option<ValueStream>>) -> Result<Vec<Option<Whole>>, Failure> {

@@ -4,7 +4,8 @@
 //! one batch, and answers all of it when the batch is as durable as the store promises. A batch
 //! is all or nothing, so the members share its fate; only where one member was refused for a
 //! reason of its own does each get a try by itself. An answer of success is given only after the
-//! engine has given it. Absent on purpose: any reordering of writes.
+//! engine has given it. Absent on purpose: writes with a condition, which would be judged by the state
+//! before the whole group, and values too long for a batch; both go to the engine by themselves.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use kvast::{Batch, Code, Db, Namespace, PutOptions};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::body::Upload;
+use crate::body::Buffered;
 use crate::error::Failure;
 
 /// The most writes in one group.
@@ -24,8 +25,22 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// One change of the store.
 pub(crate) enum Write {
-    Put { namespace: Namespace, key: String, value: Upload, options: PutOptions },
-    Delete { namespace: Namespace, keys: Vec<String> },
+    Put {
+        namespace: Namespace,
+        key: String,
+        value: Buffered,
+        options: PutOptions,
+    },
+    Delete {
+        namespace: Namespace,
+        keys: Vec<String>,
+    },
+    /// A delete of a key that is at this version.
+    DeleteIf {
+        namespace: Namespace,
+        key: String,
+        version: u64,
+    },
 }
 
 impl Write {
@@ -34,22 +49,36 @@ impl Write {
         match self {
             Write::Put { value, .. } => value.bytes.len() as u64,
             Write::Delete { keys, .. } => keys.iter().map(|key| key.len() as u64).sum(),
+            Write::DeleteIf { key, .. } => key.len() as u64,
         }
     }
 
-    /// Makes this change alone. Returns when it is as durable as the store promises.
-    pub(crate) fn apply(&self, db: &Db) -> Result<(), kvast::Error> {
+    /// Whether it may be refused for what the key is at.
+    pub(crate) fn is_conditional(&self) -> bool {
+        match self {
+            Write::Put { options, .. } => options.is_conditional(),
+            Write::Delete { .. } => false,
+            Write::DeleteIf { .. } => true,
+        }
+    }
+
+    /// Makes this change alone. Returns when it is as durable as the store promises: the version that
+    /// a put wrote, or 0.
+    pub(crate) fn apply(&self, db: &Db) -> Result<u64, kvast::Error> {
         match self {
             Write::Put { namespace, key, value, options } => {
-                namespace.put_with(key, &value.bytes, options.clone()).map(drop)
+                namespace.put_with(key, &value.bytes, options.clone())
             }
             Write::Delete { namespace, keys } if keys.len() == 1 => {
-                namespace.delete(&keys[0]).map(drop)
+                namespace.delete(&keys[0]).map(|_| 0)
             }
             Write::Delete { .. } => {
                 let mut batch = db.batch();
                 self.stage(&mut batch)?;
-                batch.commit().map(drop)
+                batch.commit().map(|_| 0)
+            }
+            Write::DeleteIf { namespace, key, version } => {
+                namespace.delete_if(key, *version).map(|()| 0)
             }
         }
     }
@@ -61,6 +90,9 @@ impl Write {
             }
             Write::Delete { namespace, keys } => {
                 keys.iter().try_for_each(|key| batch.delete(namespace, key))
+            }
+            Write::DeleteIf { namespace, key, version } => {
+                batch.delete_if(namespace, key, *version)
             }
         }
     }
@@ -79,7 +111,7 @@ enum Order {
 
 struct Job {
     write: Write,
-    answer: oneshot::Sender<Result<(), kvast::Error>>,
+    answer: oneshot::Sender<Result<u64, kvast::Error>>,
 }
 
 impl Committer {
@@ -91,8 +123,9 @@ impl Committer {
         Ok(Committer { queue, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Queues a write and waits until its group is committed.
-    pub(crate) async fn commit(&self, write: Write) -> Result<(), Failure> {
+    /// Queues a write without a condition, and waits until its group is committed. Returns the version
+    /// that a put wrote, or 0.
+    pub(crate) async fn commit(&self, write: Write) -> Result<u64, Failure> {
         let (answer, answered) = oneshot::channel();
         let order = Order::Commit(Job { write, answer });
         self.queue.send(order).await.map_err(|_| Failure::Stopping)?;
@@ -122,7 +155,8 @@ fn run(db: &Db, mut orders: mpsc::Receiver<Order>) {
 /// Writes that share a fate.
 struct Group {
     batch: Batch,
-    jobs: Vec<Job>,
+    /// Each with the number of records that the batch had before it.
+    jobs: Vec<(Job, usize)>,
     /// The last job could not be staged with the others.
     split: bool,
 }
@@ -147,33 +181,40 @@ impl Group {
     }
 
     fn add(&mut self, job: Job) {
+        let before = self.batch.len();
         self.split = job.write.stage(&mut self.batch).is_err();
-        self.jobs.push(job);
+        self.jobs.push((job, before));
     }
 
     fn commit(self, db: &Db) {
-        if self.split {
-            return commit_one_by_one(self.jobs, db);
+        let Group { batch, jobs, split } = self;
+        if split {
+            return commit_one_by_one(jobs, db);
         }
-        match self.batch.commit() {
-            Err(error) if is_own_fault(error.code()) => commit_one_by_one(self.jobs, db),
-            outcome => {
-                let outcome = outcome.map(drop);
-                self.jobs.into_iter().for_each(|job| job.finish(outcome.clone()));
+        let records = batch.len() as u64;
+        match batch.commit() {
+            Err(error) if is_own_fault(error.code()) => commit_one_by_one(jobs, db),
+            Err(error) => jobs.into_iter().for_each(|(job, _)| job.finish(Err(error.clone()))),
+            Ok(last) => {
+                // The records of a batch have consecutive versions.
+                let first = (last + 1).saturating_sub(records);
+                jobs.into_iter().for_each(|(job, before)| job.finish(Ok(first + before as u64)));
             }
         }
     }
 }
 
 impl Job {
-    fn finish(self, outcome: Result<(), kvast::Error>) {
+    fn finish(self, outcome: Result<u64, kvast::Error>) {
+        let is_put = matches!(self.write, Write::Put { .. });
+        let outcome = outcome.map(|version| if is_put { version } else { 0 });
         // Nobody listens any more if the client went away; the write stands all the same.
         let _ = self.answer.send(outcome);
     }
 }
 
-fn commit_one_by_one(jobs: Vec<Job>, db: &Db) {
-    for job in jobs {
+fn commit_one_by_one(jobs: Vec<(Job, usize)>, db: &Db) {
+    for (job, _) in jobs {
         let outcome = job.write.apply(db);
         job.finish(outcome);
     }

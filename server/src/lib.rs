@@ -28,7 +28,9 @@
 //! exposition the text that Prometheus reads
 //! metrics   what is counted about requests
 //! process   what the system tells about this process
+//! blocking  threads for what may wait for a disk
 //! body      uploads under one memory budget
+//! staging   values on their way in
 //! commit    writes in flight share a sync
 //! bridge    async to blocking, here only
 //! app       what requests share
@@ -47,6 +49,7 @@
 mod app;
 mod auth;
 mod binding;
+mod blocking;
 mod body;
 mod bridge;
 mod call;
@@ -70,6 +73,7 @@ mod rest;
 mod route;
 mod rules;
 mod service;
+mod staging;
 mod start;
 mod trace;
 mod uri;

@@ -39,12 +39,17 @@ pub struct Limits {
     pub body_idle: Duration,
     /// How long a request body may take in all.
     pub body_time: Duration,
+    /// The least that a request body must bring while it is waited for, in bytes a second, taken over
+    /// each `body_idle` of waiting.
+    pub body_rate: u64,
     /// How long a client may take none of the answer it asked for.
     pub write_stall: Duration,
     /// How long to wait, after the last byte is sent, for the client to read it and hang up.
     pub linger: Duration,
     /// Memory for the request bodies of all connections together, in bytes.
     pub upload_bytes: usize,
+    /// How long a request body may wait for its part of `upload_bytes`; then the server is busy (503).
+    pub upload_wait: Duration,
     /// Bodies up to this length need no place in the queue for upload memory: there is room for
     /// one on every connection.
     pub small_upload_bytes: usize,
@@ -72,9 +77,11 @@ impl Default for Limits {
             connection_buffer_bytes: 256 << 10,
             body_idle: Duration::from_secs(30),
             body_time: Duration::from_secs(600),
+            body_rate: 1 << 10,
             write_stall: Duration::from_secs(60),
             linger: Duration::from_secs(1),
             upload_bytes: 128 * MIB,
+            upload_wait: Duration::from_secs(10),
             small_upload_bytes: 64 << 10,
             json_bytes: MIB as u64,
             drain_bytes: 64 * MIB as u64,

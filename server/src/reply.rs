@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -111,6 +111,12 @@ pub(crate) fn sentence(status: StatusCode, text: impl Into<Bytes>) -> Reply {
 /// Names the methods that a resource has, on an answer that refused another.
 pub(crate) fn allow(mut reply: Reply, methods: &'static str) -> Reply {
     set(&mut reply, ALLOW, methods);
+    reply
+}
+
+/// Says on an answer that the same request may succeed a little later.
+pub(crate) fn retry_later(mut reply: Reply) -> Reply {
+    set(&mut reply, RETRY_AFTER, "5");
     reply
 }
 

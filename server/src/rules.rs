@@ -20,11 +20,19 @@ use crate::limits::{
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) text: Cow<'static, str>,
+    /// The same request may succeed a little later.
+    pub(crate) is_passing: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Refusal {
-        Refusal { status, text: text.into() }
+        Refusal { status, text: text.into(), is_passing: false }
+    }
+
+    /// The server has no memory to spare for a body.
+    pub(crate) fn busy() -> Refusal {
+        let text = "The server is busy with other uploads; try again in a few seconds.";
+        Refusal { is_passing: true, ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text) }
     }
 
     pub(crate) fn bad(text: impl Into<Cow<'static, str>>) -> Refusal {

@@ -127,8 +127,9 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     }
     db.namespace(DEFAULT_NAMESPACE)?;
 
-    let bridge = Bridge::new(db, config.durability, &config.limits).map_err(StartError::Threads)?;
     let uploads = Arc::new(Uploads::new(&config.limits));
+    let bridge = Bridge::new(db, config.durability, &config.limits, Arc::clone(&uploads))
+        .map_err(StartError::Threads)?;
     let (metrics, access_log) = (Metrics::new(), config.access_log);
     let app = Arc::new(App { bridge, uploads, auth, metrics, access_log, limits: config.limits });
     let (stop, stopped) = oneshot::channel();

@@ -55,7 +55,7 @@ pub(super) async fn get(
     let request: GetRequest = read_json(call.app, body).await?;
     let shape = check_get(&request)?;
     let keys = distinct(request.keys);
-    let values = call.app.bridge.find_many(namespace, &keys)?;
+    let values = call.app.bridge.find_many(namespace, &keys).await?;
     if values.iter().flatten().map(ValueStream::len).sum::<u64>() > VALUE_BYTES_MAX {
         return Err(Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,

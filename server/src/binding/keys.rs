@@ -13,7 +13,7 @@ use crate::rules::{self, Refusal};
 use crate::uri::query_value;
 
 /// `GET /`
-pub(super) fn list(call: &Call<'_>, namespace: &Namespace) -> Result<Reply, Refusal> {
+pub(super) async fn list(call: &Call<'_>, namespace: &Namespace) -> Result<Reply, Refusal> {
     let query = call.query();
     let limit = rules::key_count_limit(query_value(query, "key_count_limit").as_deref())?;
     let mut options = ListOptions::new().limit(limit);
@@ -25,7 +25,7 @@ pub(super) fn list(call: &Call<'_>, namespace: &Namespace) -> Result<Reply, Refu
     if let Some(cursor) = query_value(query, "cursor").filter(|cursor| !cursor.is_empty()) {
         options = options.cursor(cursor.into_owned());
     }
-    let page = call.app.bridge.list(namespace, &options)?;
+    let page = call.app.bridge.list(namespace, &options).await?;
     Ok(reply::json(render(&page), None))
 }
 

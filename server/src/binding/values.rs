@@ -15,6 +15,7 @@ use crate::json;
 use crate::limits::VALUE_BYTES_MAX;
 use crate::reply::{self, Reply, ReplyBody};
 use crate::rules::{self, Refusal};
+use crate::staging::StageError;
 use crate::uri::{decode_segment, query_value};
 
 const EXPIRATION: HeaderName = HeaderName::from_static("cf-expiration");
@@ -27,8 +28,8 @@ pub(super) async fn get(call: &Call<'_>, namespace: &Namespace) -> Result<Reply,
     if let Some(cache_ttl) = query_value(query, "cache_ttl") {
         rules::check_cache_ttl(&cache_ttl)?;
     }
-    Ok(match call.app.bridge.open(namespace, &key).await? {
-        Some(value) => found(value),
+    Ok(match call.app.bridge.find(namespace, &key).await? {
+        Some(value) => found(call.app.bridge.open_value(value, None).await?),
         None => not_found(),
     })
 }
@@ -39,11 +40,15 @@ pub(super) async fn put(
     namespace: Namespace,
     body: &mut Inbound<'_>,
 ) -> Result<Reply, Refusal> {
-    let key = key(call.asked.key, call.query())?.into_owned();
+    let key = key(call.asked.key, call.query())?;
     let options = put_options(call.query(), call.headers())?;
-    let value = body.collect(VALUE_BYTES_MAX).await;
-    let value = value.map_err(|error| error.into_refusal(rules::value_too_large))?;
-    call.app.bridge.write(Write::Put { namespace, key, value, options }).await?;
+    let bridge = &call.app.bridge;
+    let staged = bridge.stage(&namespace, &key, body, VALUE_BYTES_MAX).await;
+    let staged = staged.map_err(|error| match error {
+        StageError::Upload(error) => error.into_refusal(rules::value_too_large),
+        StageError::Engine(failure) => failure.into(),
+    })?;
+    bridge.commit(staged, options).await?;
     Ok(reply::done())
 }
 
@@ -83,14 +88,9 @@ fn put_options(query: Option<&str>, headers: &HeaderMap) -> Result<PutOptions, R
 }
 
 fn found(value: Opened) -> Reply {
-    let Opened { len, first, rest } = value;
-    let expires_at = rest.expires_at();
-    let metadata = json::metadata(rest.metadata()).and_then(|json| metadata_header(&json));
-    let body = match first {
-        Some(bytes) if bytes.len() as u64 == len => ReplyBody::from(bytes),
-        ready => ReplyBody::Blocks { ready, rest: Box::new(rest), left: len },
-    };
-    let mut reply = Response::new(body);
+    let expires_at = value.rest.expires_at();
+    let metadata = json::metadata(value.rest.metadata()).and_then(|json| metadata_header(&json));
+    let mut reply = Response::new(value.into_body());
     reply::set(&mut reply, CONTENT_TYPE, "application/octet-stream");
     if let Some(ms) = expires_at {
         reply.headers_mut().insert(EXPIRATION, HeaderValue::from(ms / 1000));

@@ -119,6 +119,11 @@ async fn read_title(
             format!("{operation}: 'payload too large'"),
         ),
         UploadError::TooSlow | UploadError::Broken => bad(10029, "the request body is not whole"),
+        UploadError::Busy => ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            10001,
+            format!("{operation}: 'the server is busy with other uploads'"),
+        ),
     })?;
     let json: Json =
         serde_json::from_slice(&read.bytes).map_err(|_| bad(10029, "the body is not JSON"))?;
