@@ -15,10 +15,16 @@ pub(crate) const VALUE_BYTES_MAX: u64 = 26_214_400;
 pub(crate) const METADATA_BYTES_MAX: usize = 1024;
 /// The shortest life of a key that expires, in seconds.
 pub(crate) const LIFETIME_MIN_S: i64 = 60;
+/// Where expirations end, in Unix seconds: records have room for 48 bits of milliseconds.
+pub(crate) const EXPIRATION_MAX_S: i64 = (1 << 48) / 1000;
 /// The smallest `cache_ttl`, in seconds.
 pub(crate) const CACHE_TTL_MIN_S: i64 = 30;
-/// The most keys in one bulk get or bulk delete.
+/// The most keys in one bulk get, or in one bulk delete of the binding surface.
 pub(crate) const BULK_KEYS_MAX: usize = 100;
+/// The most entries in one bulk write or bulk delete over REST.
+pub(crate) const BULK_ENTRIES_MAX: usize = 10_000;
+/// The longest body of a bulk write, in bytes: 100 MB as generously as anybody may count them.
+pub(crate) const BULK_WRITE_BYTES_MAX: u64 = 100 << 20;
 /// The most keys on a list page, and how many are on it when nobody says.
 pub(crate) const LIST_KEYS_MAX: usize = 1000;
 /// The longest title of a namespace, in characters.

@@ -1,18 +1,22 @@
-//! What the Workers KV API refuses, in its exact words.
+//! What the Workers KV API refuses: the rules, and what each surface says about a broken one.
 //!
-//! These are rules of the interface: the words are what an application sees as its error, so they
-//! are kept letter for letter, the odd ones too. Pure functions over text and the time; the engine
-//! has rules of its own, which are wider. Absent on purpose: HTTP headers and bodies.
+//! The checks are shared, and so are the words: they are what an application sees as its error, so
+//! they are kept letter for letter, the odd ones too. The binding surface has a status and the words,
+//! the REST surface adds a code. Pure functions over text and the time; the engine has rules of its
+//! own, which are wider. Absent on purpose: HTTP headers and bodies.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::StatusCode;
+use kvast::Namespace;
 
 use crate::error::Failure;
+use crate::json;
 use crate::limits::{
-    CACHE_TTL_MIN_S, KEY_BYTES_MAX, LIFETIME_MIN_S, LIST_KEYS_MAX, METADATA_BYTES_MAX,
-    VALUE_BYTES_MAX,
+    BULK_KEYS_MAX, CACHE_TTL_MIN_S, EXPIRATION_MAX_S, KEY_BYTES_MAX, LIFETIME_MIN_S, LIST_KEYS_MAX,
+    METADATA_BYTES_MAX, VALUE_BYTES_MAX,
 };
 
 /// An answer of the binding surface that is an error.
@@ -47,113 +51,274 @@ impl From<Failure> for Refusal {
     }
 }
 
-/// A key of its own right.
-pub(crate) fn check_key(key: &str) -> Result<(), Refusal> {
-    match key {
-        "" => Err(Refusal::bad("Key names must not be empty")),
-        "." | ".." => {
-            Err(Refusal::bad(format!("Illegal key name \"{key}\". Please use a different name.")))
+impl From<Broken> for Refusal {
+    fn from(broken: Broken) -> Refusal {
+        Refusal::new(broken.status(), broken.to_string())
+    }
+}
+
+/// A rule that a request breaks, with what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    KeyEmpty,
+    /// It is `.` or `..`.
+    KeyReserved {
+        key: String,
+    },
+    /// Its escapes or its bytes make no UTF-8.
+    KeyUndecodable,
+    KeyTooLong {
+        len: usize,
+    },
+    CacheTtl {
+        given: String,
+    },
+    Lifetime {
+        given: String,
+        fault: TimeFault,
+    },
+    Expiration {
+        given: String,
+        fault: TimeFault,
+    },
+    MetadataNotJson,
+    MetadataTooLong {
+        len: usize,
+    },
+    ValueTooLong {
+        len: u64,
+    },
+    /// A page of less than one key; `name` is the parameter's.
+    LimitTooLow {
+        name: &'static str,
+        given: String,
+    },
+    LimitTooHigh {
+        name: &'static str,
+        given: String,
+    },
+    BulkType {
+        given: String,
+    },
+    BulkTooManyKeys,
+    BulkNoKeys,
+    /// JSON was asked for, and one of the values is none.
+    BulkNotJson,
+    /// The values together are longer than any answer.
+    BulkTooLarge,
+}
+
+/// What is wrong with a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimeFault {
+    /// It is no whole number, or lies in the past.
+    Senseless,
+    /// It lies too near.
+    TooSoon { min_s: i64 },
+    /// It lies so far off that no record has room for it.
+    TooFar,
+}
+
+impl Broken {
+    /// The status on both surfaces.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Broken::KeyTooLong { .. } => StatusCode::URI_TOO_LONG,
+            Broken::MetadataTooLong { .. } | Broken::ValueTooLong { .. } | Broken::BulkTooLarge => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            _ => StatusCode::BAD_REQUEST,
         }
+    }
+
+    /// The code on the REST surface.
+    pub(crate) fn v4_code(&self) -> u32 {
+        match self {
+            Broken::KeyEmpty | Broken::KeyReserved { .. } | Broken::KeyUndecodable => 10041,
+            Broken::KeyTooLong { .. } => 10030,
+            Broken::Expiration { .. } => 10033,
+            Broken::Lifetime { .. } => 10034,
+            Broken::MetadataNotJson | Broken::MetadataTooLong { .. } => 10046,
+            Broken::ValueTooLong { .. } | Broken::BulkTooLarge => 10024,
+            Broken::LimitTooLow { .. } | Broken::LimitTooHigh { .. } => 10028,
+            Broken::CacheTtl { .. } | Broken::BulkType { .. } | Broken::BulkNoKeys => 10029,
+            Broken::BulkTooManyKeys => 10036,
+            Broken::BulkNotJson => 10012,
+        }
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Broken::KeyEmpty => f.write_str("Key names must not be empty"),
+            Broken::KeyReserved { key } => {
+                write!(f, "Illegal key name \"{key}\". Please use a different name.")
+            }
+            Broken::KeyUndecodable => f.write_str("Could not URL-decode key name"),
+            Broken::KeyTooLong { len } => {
+                write!(
+                    f,
+                    "UTF-8 encoded length of {len} exceeds key length limit of {KEY_BYTES_MAX}."
+                )
+            }
+            Broken::CacheTtl { given } => write!(
+                f,
+                "Invalid cache_ttl of {given}. Cache TTL must be at least {CACHE_TTL_MIN_S}."
+            ),
+            Broken::Lifetime { given, fault } => {
+                write!(f, "Invalid expiration_ttl of {given}. ")?;
+                match fault {
+                    TimeFault::Senseless => f.write_str("Please specify integer greater than 0."),
+                    TimeFault::TooSoon { min_s } => {
+                        write!(f, "Expiration TTL must be at least {min_s}.")
+                    }
+                    TimeFault::TooFar => {
+                        write!(f, "Keys must expire before {EXPIRATION_MAX_S}, in Unix seconds.")
+                    }
+                }
+            }
+            Broken::Expiration { given, fault } => {
+                write!(f, "Invalid expiration of {given}. ")?;
+                match fault {
+                    TimeFault::Senseless => f.write_str(
+                        "Please specify integer greater than the current number of seconds since \
+                         the UNIX epoch.",
+                    ),
+                    TimeFault::TooSoon { min_s } => write!(
+                        f,
+                        "Expiration times must be at least {min_s} seconds in the future."
+                    ),
+                    TimeFault::TooFar => {
+                        write!(f, "Keys must expire before {EXPIRATION_MAX_S}, in Unix seconds.")
+                    }
+                }
+            }
+            Broken::MetadataNotJson => f.write_str("Metadata is not valid JSON."),
+            Broken::MetadataTooLong { len } => {
+                write!(f, "Metadata length of {len} exceeds limit of {METADATA_BYTES_MAX}.")
+            }
+            Broken::ValueTooLong { len } => {
+                write!(f, "Value length of {len} exceeds limit of {VALUE_BYTES_MAX}.")
+            }
+            Broken::LimitTooLow { name, given } => {
+                write!(f, "Invalid {name} of {given}. Please specify an integer greater than 0.")
+            }
+            Broken::LimitTooHigh { name, given } => write!(
+                f,
+                "Invalid {name} of {given}. Please specify an integer less than {LIST_KEYS_MAX}."
+            ),
+            Broken::BulkType { given } => {
+                write!(f, "\"{given}\" is not a valid type. Use \"json\" or \"text\"")
+            }
+            Broken::BulkTooManyKeys => {
+                write!(f, "You can request a maximum of {BULK_KEYS_MAX} keys")
+            }
+            Broken::BulkNoKeys => f.write_str("You must request a minimum of 1 key"),
+            Broken::BulkNotJson => {
+                f.write_str("At least one of the requested keys corresponds to a non-json value")
+            }
+            Broken::BulkTooLarge => f.write_str("Total size of request exceeds the limit of 25MB"),
+        }
+    }
+}
+
+/// A key of its own right.
+pub(crate) fn check_key(key: &str) -> Result<(), Broken> {
+    match key {
+        "" => Err(Broken::KeyEmpty),
+        "." | ".." => Err(Broken::KeyReserved { key: key.to_owned() }),
         _ => check_key_length(key),
     }
 }
 
 /// The length of a key or of a list prefix.
-pub(crate) fn check_key_length(key: &str) -> Result<(), Refusal> {
-    if key.len() <= KEY_BYTES_MAX {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        StatusCode::URI_TOO_LONG,
-        format!(
-            "UTF-8 encoded length of {} exceeds key length limit of {KEY_BYTES_MAX}.",
-            key.len()
-        ),
-    ))
+pub(crate) fn check_key_length(key: &str) -> Result<(), Broken> {
+    if key.len() <= KEY_BYTES_MAX { Ok(()) } else { Err(Broken::KeyTooLong { len: key.len() }) }
 }
 
 /// How long an edge may cache; checked, and then of no use to a server that has no edge.
-pub(crate) fn check_cache_ttl(text: &str) -> Result<(), Refusal> {
+pub(crate) fn check_cache_ttl(text: &str) -> Result<(), Broken> {
     if integer(text).is_some_and(|seconds| seconds >= CACHE_TTL_MIN_S) {
         return Ok(());
     }
-    Err(Refusal::bad(format!(
-        "Invalid cache_ttl of {text}. Cache TTL must be at least {CACHE_TTL_MIN_S}."
-    )))
+    Err(Broken::CacheTtl { given: text.to_owned() })
 }
 
-/// When a key that is put now expires, in Unix seconds. A lifetime wins over a point in time,
-/// which then is not even looked at.
-pub(crate) fn expiration(
-    ttl: Option<&str>,
-    at: Option<&str>,
-    now_s: i64,
-) -> Result<Option<u64>, Refusal> {
-    let expires_s = match (ttl, at) {
-        (Some(ttl), _) => now_s.saturating_add(lifetime(ttl)?),
-        (None, Some(at)) => point_in_time(at, now_s)?,
-        (None, None) => return Ok(None),
-    };
-    Ok(u64::try_from(expires_s).ok())
+/// When a key expires that is put at a known moment into a namespace that may have a say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) now_s: i64,
+    pub(crate) lifetime_min_s: i64,
 }
 
-fn lifetime(text: &str) -> Result<i64, Refusal> {
-    match integer(text) {
-        Some(seconds) if seconds >= LIFETIME_MIN_S => Ok(seconds),
-        Some(1..) => Err(Refusal::bad(format!(
-            "Invalid expiration_ttl of {text}. Expiration TTL must be at least {LIFETIME_MIN_S}."
-        ))),
-        _ => Err(Refusal::bad(format!(
-            "Invalid expiration_ttl of {text}. Please specify integer greater than 0."
-        ))),
+impl Moment {
+    /// Now. The shortest life is the API's, unless the namespace has its own.
+    pub(crate) fn now(namespace: &Namespace) -> Moment {
+        let min_ttl = namespace.settings().min_ttl;
+        let lifetime_min_s = min_ttl.map_or(LIFETIME_MIN_S, |min| {
+            i64::try_from(min.as_millis().div_ceil(1000)).unwrap_or(i64::MAX).max(1)
+        });
+        Moment { now_s: now_s(), lifetime_min_s }
+    }
+
+    /// When a key expires, in Unix seconds. A lifetime wins over a point in time, which then is not
+    /// even looked at.
+    pub(crate) fn expiration(
+        self,
+        ttl: Option<&str>,
+        at: Option<&str>,
+    ) -> Result<Option<u64>, Broken> {
+        let expires_s = match (ttl, at) {
+            (Some(ttl), _) => {
+                self.after(ttl).map_err(|fault| Broken::Lifetime { given: ttl.to_owned(), fault })
+            }
+            (None, Some(at)) => {
+                self.at(at).map_err(|fault| Broken::Expiration { given: at.to_owned(), fault })
+            }
+            (None, None) => return Ok(None),
+        };
+        expires_s.map(|seconds| u64::try_from(seconds).ok())
+    }
+
+    fn after(self, ttl: &str) -> Result<i64, TimeFault> {
+        let seconds = integer(ttl).filter(|seconds| *seconds > 0).ok_or(TimeFault::Senseless)?;
+        if seconds < self.lifetime_min_s {
+            return Err(TimeFault::TooSoon { min_s: self.lifetime_min_s });
+        }
+        not_too_far(self.now_s.saturating_add(seconds))
+    }
+
+    fn at(self, at: &str) -> Result<i64, TimeFault> {
+        let at = integer(at).filter(|at| *at > self.now_s).ok_or(TimeFault::Senseless)?;
+        if at < self.now_s.saturating_add(self.lifetime_min_s) {
+            return Err(TimeFault::TooSoon { min_s: self.lifetime_min_s });
+        }
+        not_too_far(at)
     }
 }
 
-fn point_in_time(text: &str, now_s: i64) -> Result<i64, Refusal> {
-    match integer(text) {
-        Some(at) if at >= now_s.saturating_add(LIFETIME_MIN_S) => Ok(at),
-        Some(at) if at > now_s => Err(Refusal::bad(format!(
-            "Invalid expiration of {text}. Expiration times must be at least {LIFETIME_MIN_S} \
-             seconds in the future."
-        ))),
-        _ => Err(Refusal::bad(format!(
-            "Invalid expiration of {text}. Please specify integer greater than the current number \
-             of seconds since the UNIX epoch."
-        ))),
+fn not_too_far(expires_s: i64) -> Result<i64, TimeFault> {
+    if expires_s < EXPIRATION_MAX_S { Ok(expires_s) } else { Err(TimeFault::TooFar) }
+}
+
+/// The metadata of some JSON text, compact; `None` for `null`.
+pub(crate) fn metadata(text: &[u8]) -> Result<Option<Cow<'_, str>>, Broken> {
+    let compact = json::compact(text).ok_or(Broken::MetadataNotJson)?;
+    if compact.len() > METADATA_BYTES_MAX {
+        return Err(Broken::MetadataTooLong { len: compact.len() });
     }
+    Ok(Some(compact).filter(|json| json != "null"))
 }
 
-/// The length of metadata in compact JSON.
-pub(crate) fn check_metadata_length(json: &str) -> Result<(), Refusal> {
-    if json.len() <= METADATA_BYTES_MAX {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        format!("Metadata length of {} exceeds limit of {METADATA_BYTES_MAX}.", json.len()),
-    ))
-}
-
-/// A value that is longer than any may be.
-pub(crate) fn value_too_large(len: u64) -> Refusal {
-    Refusal::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        format!("Value length of {len} exceeds limit of {VALUE_BYTES_MAX}."),
-    )
-}
-
-/// How many keys a list page has.
-pub(crate) fn key_count_limit(text: Option<&str>) -> Result<usize, Refusal> {
+/// How many keys a list page has; `name` is the parameter's.
+pub(crate) fn page_limit(name: &'static str, text: Option<&str>) -> Result<usize, Broken> {
     let Some(text) = text else { return Ok(LIST_KEYS_MAX) };
+    let given = || text.to_owned();
     match integer(text).map(usize::try_from) {
         Some(Ok(count @ 1..=LIST_KEYS_MAX)) => Ok(count),
-        Some(Ok(1..)) => Err(Refusal::bad(format!(
-            "Invalid key_count_limit of {text}. Please specify an integer less than \
-             {LIST_KEYS_MAX}."
-        ))),
-        _ => Err(Refusal::bad(format!(
-            "Invalid key_count_limit of {text}. Please specify an integer greater than 0."
-        ))),
+        Some(Ok(1..)) => Err(Broken::LimitTooHigh { name, given: given() }),
+        _ => Err(Broken::LimitTooLow { name, given: given() }),
     }
 }
 
@@ -180,14 +345,38 @@ fn integer(text: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
+    const AT_1000: Moment = Moment { now_s: 1000, lifetime_min_s: 60 };
+
     #[test]
     fn a_lifetime_wins_over_a_point_in_time() {
-        assert_eq!(expiration(Some("60"), Some("nonsense"), 1000).ok(), Some(Some(1060)));
-        assert_eq!(expiration(None, Some("1060"), 1000).ok(), Some(Some(1060)));
-        assert_eq!(expiration(None, None, 1000).ok(), Some(None));
+        assert_eq!(AT_1000.expiration(Some("60"), Some("nonsense")), Ok(Some(1060)));
+        assert_eq!(AT_1000.expiration(None, Some("1060")), Ok(Some(1060)));
+        assert_eq!(AT_1000.expiration(None, None), Ok(None));
         for (ttl, at) in [(Some("59"), Some("9000")), (None, Some("1059")), (None, Some("-1"))] {
-            assert!(expiration(ttl, at, 1000).is_err(), "{ttl:?} {at:?}");
+            assert!(AT_1000.expiration(ttl, at).is_err(), "{ttl:?} {at:?}");
         }
+    }
+
+    #[test]
+    fn a_time_that_no_record_can_hold_is_refused_and_repeated_as_it_was_given() {
+        let last = (EXPIRATION_MAX_S - 1).to_string();
+        assert!(AT_1000.expiration(None, Some(&last)).is_ok());
+        for far in ["281474976710", "9999999999999999", "99999999999999999999999"] {
+            for (ttl, at) in [(Some(far), None), (None, Some(far))] {
+                let broken = AT_1000.expiration(ttl, at).expect_err(far);
+                assert!(broken.to_string().contains(&format!("of {far}.")), "{broken}");
+            }
+        }
+    }
+
+    #[test]
+    fn metadata_is_compact_and_its_length_counts_so() {
+        assert_eq!(metadata(b" { } "), Ok(Some(Cow::Borrowed("{}"))));
+        assert_eq!(metadata(b" null\n"), Ok(None));
+        assert_eq!(metadata(b"nope"), Err(Broken::MetadataNotJson));
+        let of = |len: usize| format!("{}\"{}\"", " ".repeat(50), "m".repeat(len - 2));
+        assert!(metadata(of(1024).as_bytes()).is_ok());
+        assert_eq!(metadata(of(1025).as_bytes()), Err(Broken::MetadataTooLong { len: 1025 }));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::commit::Write;
 use crate::json;
 use crate::limits::VALUE_BYTES_MAX;
 use crate::reply::{self, Reply, ReplyBody};
-use crate::rules::{self, Refusal};
+use crate::rules::{self, Broken, Moment, Refusal};
 use crate::staging::StageError;
 use crate::uri::{decode_segment, query_value};
 
@@ -41,11 +41,11 @@ pub(super) async fn put(
     body: &mut Inbound<'_>,
 ) -> Result<Reply, Refusal> {
     let key = key(call.asked.key, call.query())?;
-    let options = put_options(call.query(), call.headers())?;
+    let options = put_options(&namespace, call.query(), call.headers())?;
     let bridge = &call.app.bridge;
     let staged = bridge.stage(&namespace, &key, body, VALUE_BYTES_MAX).await;
     let staged = staged.map_err(|error| match error {
-        StageError::Upload(error) => error.into_refusal(rules::value_too_large),
+        StageError::Upload(error) => error.into_refusal(|len| Broken::ValueTooLong { len }.into()),
         StageError::Engine(failure) => failure.into(),
     })?;
     bridge.commit(staged, options).await?;
@@ -64,25 +64,26 @@ fn key<'s>(segment: &'s str, query: Option<&str>) -> Result<Cow<'s, str>, Refusa
     let encoded =
         query_value(query, "urlencoded").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let key = if encoded { decode_segment(segment) } else { Some(Cow::Borrowed(segment)) };
-    let key = key.ok_or_else(|| Refusal::bad("Could not URL-decode key name"))?;
+    let key = key.ok_or(Broken::KeyUndecodable)?;
     rules::check_key(&key)?;
     Ok(key)
 }
 
-fn put_options(query: Option<&str>, headers: &HeaderMap) -> Result<PutOptions, Refusal> {
+fn put_options(
+    namespace: &Namespace,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<PutOptions, Refusal> {
     let ttl = query_value(query, "expiration_ttl");
     let at = query_value(query, "expiration");
     let mut options = PutOptions::new();
-    if let Some(seconds) = rules::expiration(ttl.as_deref(), at.as_deref(), rules::now_s())? {
+    if let Some(seconds) = Moment::now(namespace).expiration(ttl.as_deref(), at.as_deref())? {
         options = options.expires_at_ms(seconds.saturating_mul(1000));
     }
-    if let Some(metadata) = headers.get(METADATA) {
-        let metadata = json::compact(metadata.as_bytes())
-            .ok_or_else(|| Refusal::bad("The CF-KV-Metadata header is not valid JSON."))?;
-        rules::check_metadata_length(&metadata)?;
-        if metadata != "null" {
-            options = options.metadata(metadata.into_owned());
-        }
+    if let Some(metadata) = headers.get(METADATA).map(|header| rules::metadata(header.as_bytes()))
+        && let Some(metadata) = metadata?
+    {
+        options = options.metadata(metadata.into_owned());
     }
     Ok(options)
 }

@@ -121,7 +121,7 @@ pub(super) struct ListArgs {
 }
 
 pub(super) fn put(args: PutArgs) -> Result<(), Problem> {
-    rules::check_key(&args.key).map_err(|refusal| Problem::new(Exit::Usage, refusal.text))?;
+    rules::check_key(&args.key).map_err(|broken| Problem::new(Exit::Usage, broken.to_string()))?;
     let options = put_options(&args)?;
     let value = value(args.value, args.file.as_deref())?;
     let db = Options::new().open(&args.store.data)?;
