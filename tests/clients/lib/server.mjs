@@ -4,7 +4,9 @@ const env = process.env;
 export const origin = new URL(env.KV_URL);
 export const restUrl = origin.origin + env.KV_REST_PATH;
 export const account = env.KV_ACCOUNT_ID;
+/** What the clients send, and whether the server asks for it. */
 export const token = env.KV_API_TOKEN;
+export const guarded = env.KV_GUARDED === "1";
 export const nsHeader = env.KV_NS_HEADER;
 
 export const uniqueTitle = (label) =>

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import workerd from "workerd";
 import { finish, report } from "../lib/check.mjs";
-import { nsHeader, origin, withNamespace } from "../lib/server.mjs";
+import { guarded, nsHeader, origin, token, withNamespace } from "../lib/server.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 
@@ -21,9 +21,11 @@ const freePort = () =>
     });
   });
 
-const external = (name, namespace) => `( name = "${name}", external = (
+const external = (name, namespace, bearer = token) => `( name = "${name}", external = (
         address = "${origin.hostname}:${origin.port || 80}",
-        http = ( injectRequestHeaders = [ (name = "${nsHeader}", value = "${namespace}") ] ) ) )`;
+        http = ( injectRequestHeaders = [
+          (name = "${nsHeader}", value = "${namespace}"),
+          (name = "Authorization", value = "Bearer ${bearer}") ] ) ) )`;
 
 const config = ({ cases, namespace, port, slow }) => `
 using Workerd = import "/workerd/workerd.capnp";
@@ -38,6 +40,8 @@ const config :Workerd.Config = (
           (name = "KV", kvNamespace = "store"),
           (name = "KV_SHIM", kvNamespace = "shim"),
           (name = "KV_UNKNOWN", kvNamespace = "nowhere"),
+          (name = "KV_STRANGER", kvNamespace = "stranger"),
+          (name = "GUARDED", json = "${guarded}"),
           (name = "SLOW", json = "${slow}"),
         ] ) ),
     ( name = "shim", worker = (
@@ -47,6 +51,7 @@ const config :Workerd.Config = (
         bindings = [ (name = "STORE", service = "store") ] ) ),
     ${external("store", namespace)},
     ${external("nowhere", "f".repeat(32))},
+    ${external("stranger", namespace, "wrong")},
   ],
   sockets = [ (name = "http", address = "127.0.0.1:${port}", http = (), service = "cases") ],
 );
