@@ -81,7 +81,7 @@ fn every_refusal_has_its_exact_words_in_the_reason_and_in_the_body() {
         ),
         (
             ("PUT", "/k?urlencoded=true".into(), vec![nul], "v".into()),
-            "400 The CF-KV-Metadata header is not valid JSON.".into(),
+            "400 Metadata is not valid JSON.".into(),
         ),
         (get("/?key_count_limit=0".into()), text_of(LOW, 0)),
         (get("/?key_count_limit=-1".into()), text_of(LOW, -1)),
