@@ -52,7 +52,9 @@ pub(crate) struct Uploads {
 
 /// A place in the budget; dropping it gives it back.
 #[derive(Debug, Default)]
-pub(crate) struct Room(Option<OwnedSemaphorePermit>);
+pub(crate) struct Room {
+    _permit: Option<OwnedSemaphorePermit>,
+}
 
 /// Bytes that are all in memory, with their room in the budget.
 #[derive(Debug, Default)]
@@ -123,12 +125,12 @@ impl Uploads {
             (&self.queue, permits)
         };
         match Arc::clone(queue).try_acquire_many_owned(permits) {
-            Ok(permit) => Ok(Room(Some(permit))),
+            Ok(permit) => Ok(Room { _permit: Some(permit) }),
             Err(_) => {
                 let acquired = Arc::clone(queue).acquire_many_owned(permits);
                 match timeout(self.wait, acquired).await {
                     // The semaphore is never closed.
-                    Ok(permit) => Ok(Room(permit.ok())),
+                    Ok(permit) => Ok(Room { _permit: permit.ok() }),
                     Err(_) => Err(UploadError::Busy),
                 }
             }

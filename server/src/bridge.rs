@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::blocking::Blocking;
 use crate::body::{Pieces, Uploads};
 use crate::commit::{Committer, Write};
+use crate::download::{self, Download};
 use crate::error::Failure;
 use crate::limits::{Limits, VALUE_BYTES_MAX};
 use crate::reply::ReplyBody;
@@ -29,8 +30,6 @@ use crate::staging::{self, StageError, Staged};
 
 /// The most that a call may read, join or copy on the thread that serves the connection, in bytes.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
-/// How much of a value is brought into memory at a time.
-const WINDOW_BYTES: u64 = 1 << 20;
 
 /// The engine, as asynchronous code sees it.
 pub(crate) struct Bridge {
@@ -50,19 +49,25 @@ enum Writes {
 }
 
 /// A value that is about to be sent: its first block is verified and in memory.
-pub(crate) struct Opened {
-    /// How many bytes are sent.
-    pub(crate) len: u64,
-    pub(crate) first: Option<Bytes>,
+pub(crate) struct Opened<'b> {
+    /// What is sent of it.
+    pub(crate) range: Range<u64>,
+    first: Option<Bytes>,
+    /// The value itself, behind its first block.
     pub(crate) rest: ValueStream,
+    blocking: &'b Blocking,
 }
 
-impl Opened {
+impl Opened<'_> {
     /// The body of the answer that sends it.
     pub(crate) fn into_body(self) -> ReplyBody {
         match self.first {
-            Some(bytes) if bytes.len() as u64 == self.len => ReplyBody::from(bytes),
-            ready => ReplyBody::Blocks { ready, rest: Box::new(self.rest), left: self.len },
+            None => ReplyBody::from(Bytes::new()),
+            Some(bytes) if bytes.len() as u64 == self.range.end - self.range.start => bytes.into(),
+            first => {
+                let download = Download::new(self.blocking.clone(), first, self.rest, self.range);
+                ReplyBody::Blocks(Box::new(download))
+            }
         }
     }
 }
@@ -156,19 +161,10 @@ impl Bridge {
         &self,
         value: ValueStream,
         range: Option<Range<u64>>,
-    ) -> Result<Opened, Failure> {
+    ) -> Result<Opened<'_>, Failure> {
         let range = within(range.unwrap_or(0..u64::MAX), value.len());
-        let first = range.start..range.end.min(range.start + WINDOW_BYTES);
-        let is_resident = value.is_resident_within(first.clone());
-        let mut value = value.range(range.clone());
-        let open = move || {
-            if !is_resident {
-                value.populate_within(first).map_err(Failure::Unreadable)?;
-            }
-            let first = value.next_block().transpose()?;
-            Ok(Opened { len: range.end - range.start, first, rest: value })
-        };
-        if is_resident { open() } else { self.blocking(|_| open()).await }
+        let (first, rest) = download::begin(&self.blocking, value, range.clone()).await?;
+        Ok(Opened { range, first, rest, blocking: &self.blocking })
     }
 
     /// Finds several values without reading them.

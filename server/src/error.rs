@@ -6,6 +6,7 @@
 //! key, because its clients read both as an empty store. Absent on purpose: the wording of what
 //! the server itself refuses; that stands in [`rules`](crate::rules) and with each resource.
 
+use std::fmt;
 use std::io;
 
 use hyper::StatusCode;
@@ -40,16 +41,35 @@ impl From<kvast::Error> for Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Engine(error) => error.fmt(f),
+            Failure::Unreadable(error) => write!(f, "a value could not be read from disk: {error}"),
+            Failure::Stopping => f.write_str("the server is stopping"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
 impl Failure {
+    /// The word for it in logs.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Failure::Engine(error) => error.code().as_str(),
+            Failure::Unreadable(_) => "unreadable",
+            Failure::Stopping => "stopping",
+        }
+    }
+
     /// What to tell the client; logs what the client is not told.
     pub(crate) fn tell(&self) -> Told {
-        let (word, binding, rest, v4_code) = match self {
-            Failure::Engine(error) => {
-                let (binding, rest, v4_code) = statuses(error.code());
-                (error.code().as_str(), binding, rest, v4_code)
-            }
-            Failure::Unreadable(_) => ("unreadable", 500, 500, 10001),
-            Failure::Stopping => ("stopping", 503, 503, 10001),
+        let word = self.code();
+        let (binding, rest, v4_code) = match self {
+            Failure::Engine(error) => statuses(error.code()),
+            Failure::Unreadable(_) => (500, 500, 10001),
+            Failure::Stopping => (503, 503, 10001),
         };
         let text = match self {
             Failure::Engine(error) if binding < 500 => error.to_string(),

@@ -20,6 +20,8 @@
 //! route     (method, path) -> what is asked
 //! error     engine failure -> status, code
 //! rules     refusals in the API's words
+//! blocking  threads for what may wait for a disk
+//! download  values on their way out
 //! reply     answers and streamed bodies
 //! auth      tokens
 //! envelope  answers of the REST surface
@@ -28,7 +30,6 @@
 //! exposition the text that Prometheus reads
 //! metrics   what is counted about requests
 //! process   what the system tells about this process
-//! blocking  threads for what may wait for a disk
 //! body      uploads under one memory budget
 //! staging   values on their way in
 //! commit    writes in flight share a sync
@@ -57,6 +58,7 @@ pub mod cli;
 mod commit;
 mod conditions;
 mod config;
+mod download;
 mod envelope;
 mod error;
 mod exposition;

@@ -1,13 +1,12 @@
 //! Answers: a head and a body of one of two kinds.
 //!
-//! A body is whole, or it is a value in verified blocks that borrow the engine's mapping. The
-//! first block is taken before the head is written, so damage there is still told as a status;
-//! damage in a later block breaks the connection off, which no client mistakes for the end of the
-//! value. Absent on purpose: a boxed body, compression, and any header that a resource did not
+//! A body is whole, or it is a value that is taken block by block. The first block is taken before
+//! the head is written, so damage there is still told as a status; damage in a later block breaks
+//! the connection off, which no client mistakes for the end of the value. Absent on purpose: a boxed body, compression, and any header that a resource did not
 //! ask for.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -15,6 +14,9 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
+
+use crate::download::Download;
+use crate::error::Failure;
 
 /// The longest reason phrase, in characters.
 const REASON_CHARS_MAX: usize = 512;
@@ -26,34 +28,26 @@ pub(crate) type Reply = Response<ReplyBody>;
 pub(crate) enum ReplyBody {
     /// All of it, with the memory that was set aside for it.
     Whole { bytes: Bytes, _room: Option<OwnedSemaphorePermit> },
-    /// A value: the block taken last, the blocks to come, and how many bytes both make.
-    Blocks { ready: Option<Bytes>, rest: Box<kvast::ValueStream>, left: u64 },
+    /// A long value.
+    Blocks(Box<Download>),
 }
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = kvast::Error;
+    type Error = Failure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, kvast::Error>>> {
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let frame = match &mut *self {
             ReplyBody::Whole { bytes, .. } if bytes.is_empty() => None,
             ReplyBody::Whole { bytes, .. } => Some(Ok(std::mem::take(bytes))),
-            ReplyBody::Blocks { left: 0, .. } => None,
-            ReplyBody::Blocks { ready, rest, left } => {
-                let block = ready.take().map(Ok).or_else(|| rest.next_block());
-                match &block {
-                    Some(Ok(block)) => *left = left.saturating_sub(block.len() as u64),
-                    Some(Err(error)) => {
-                        tracing::error!(code = error.code().as_str(), %error, "a value broke off");
-                    }
-                    None => {}
-                }
-                block
-            }
+            ReplyBody::Blocks(download) => ready!(download.poll_block(cx)),
         };
+        if let Some(Err(failure)) = &frame {
+            tracing::error!(code = failure.code(), %failure, "a value broke off");
+        }
         Poll::Ready(frame.map(|block| block.map(Frame::data)))
     }
 
@@ -64,7 +58,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match self {
             ReplyBody::Whole { bytes, .. } => bytes.len() as u64,
-            ReplyBody::Blocks { left, .. } => *left,
+            ReplyBody::Blocks(download) => download.left(),
         })
     }
 }

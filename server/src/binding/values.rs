@@ -88,7 +88,7 @@ fn put_options(
     Ok(options)
 }
 
-fn found(value: Opened) -> Reply {
+fn found(value: Opened<'_>) -> Reply {
     let expires_at = value.rest.expires_at();
     let metadata = json::metadata(value.rest.metadata()).and_then(|json| metadata_header(&json));
     let mut reply = Response::new(value.into_body());

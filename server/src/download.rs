@@ -1,0 +1,146 @@
+//! A value on its way out: verified blocks that borrow the engine's mapping.
+//!
+//! What always holds: a block is verified before it is handed on, and nothing is read on the thread
+//! that serves the connection unless it is in memory. A value is brought into memory one window
+//! at a time, so the first byte does not wait for the last, and only the client's own answer waits
+//! for the disk. Memory is taken by the blocks that the connection has yet to write, and by nothing
+//! else.
+//!
+//! Absent on purpose: copies, and reading ahead of a client that may never ask for more.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use kvast::ValueStream;
+
+use crate::blocking::Blocking;
+use crate::error::Failure;
+
+/// How much of a value is brought into memory at a time.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// The part of a value that is still to be sent.
+pub(crate) struct Download {
+    blocking: Blocking,
+    /// The block that was taken before the answer's head was written.
+    first: Option<Bytes>,
+    source: Source,
+    /// What is still to be taken from the source, counted from the start of the value.
+    rest: Range<u64>,
+    /// Everything below this was in memory when it was last looked at.
+    warm_until: u64,
+}
+
+enum Source {
+    Ready(ValueStream),
+    /// A window is being brought into memory.
+    Waiting(Pin<Box<dyn Future<Output = Result<ValueStream, Failure>> + Send>>),
+    /// Nothing more can be taken.
+    Spent,
+}
+
+/// The first part of the range, which is looked at or brought into memory at once.
+fn window(range: &Range<u64>) -> Range<u64> {
+    range.start..range.end.min(range.start.saturating_add(WINDOW_BYTES))
+}
+
+/// Brings a window into memory, so that a failing disk is an error and not a signal.
+fn populate(value: &ValueStream, window: Range<u64>) -> Result<(), Failure> {
+    value.populate_within(window).map_err(Failure::Unreadable)
+}
+
+/// Takes the first block of a range, which is then told as a status if it is damaged: inline if it is
+/// in memory. The value that is returned goes on behind it.
+pub(crate) async fn begin(
+    blocking: &Blocking,
+    value: ValueStream,
+    range: Range<u64>,
+) -> Result<(Option<Bytes>, ValueStream), Failure> {
+    let window = window(&range);
+    let is_resident = value.is_resident_within(window.clone());
+    let mut value = value.range(range);
+    let take = move || {
+        if !is_resident {
+            populate(&value, window)?;
+        }
+        Ok((value.next_block().transpose()?, value))
+    };
+    if is_resident { take() } else { blocking.run(take).await }
+}
+
+impl Download {
+    /// Goes on behind [`begin`], which was given the same range.
+    pub(crate) fn new(
+        blocking: Blocking,
+        first: Option<Bytes>,
+        value: ValueStream,
+        range: Range<u64>,
+    ) -> Download {
+        let warm_until = window(&range).end;
+        let taken = first.as_ref().map_or(0, |block| block.len() as u64);
+        let rest = range.start + taken..range.end;
+        Download { blocking, first, source: Source::Ready(value), rest, warm_until }
+    }
+
+    /// How many bytes are still to be sent.
+    pub(crate) fn left(&self) -> u64 {
+        let first = self.first.as_ref().map_or(0, |block| block.len() as u64);
+        first + (self.rest.end - self.rest.start)
+    }
+
+    /// The next block, `None` after the last.
+    pub(crate) fn poll_block(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Failure>>> {
+        if let Some(block) = self.first.take() {
+            return Poll::Ready(Some(Ok(block)));
+        }
+        loop {
+            if self.rest.is_empty() {
+                return Poll::Ready(None);
+            }
+            match &mut self.source {
+                Source::Ready(value) if self.rest.start < self.warm_until => {
+                    let block = value.next_block().map(|block| block.map_err(Failure::from));
+                    return Poll::Ready(self.took(block));
+                }
+                Source::Ready(_) => self.look_ahead(),
+                Source::Waiting(brought) => match ready!(brought.as_mut().poll(cx)) {
+                    Ok(value) => {
+                        self.warm_until = window(&self.rest).end;
+                        self.source = Source::Ready(value);
+                    }
+                    Err(failure) => return Poll::Ready(self.took(Some(Err(failure)))),
+                },
+                Source::Spent => return Poll::Ready(None),
+            }
+        }
+    }
+
+    /// Looks whether the next window is in memory; otherwise has it brought there.
+    fn look_ahead(&mut self) {
+        let Source::Ready(value) = std::mem::replace(&mut self.source, Source::Spent) else {
+            return;
+        };
+        let window = window(&self.rest);
+        if value.is_resident_within(window.clone()) {
+            self.warm_until = window.end;
+            self.source = Source::Ready(value);
+        } else {
+            let populate = move || populate(&value, window).map(|()| value);
+            self.source = Source::Waiting(Box::pin(self.blocking.run(populate)));
+        }
+    }
+
+    /// Counts a block. After a failure there is nothing more.
+    fn took(&mut self, block: Option<Result<Bytes, Failure>>) -> Option<Result<Bytes, Failure>> {
+        match &block {
+            Some(Ok(block)) => self.rest.start += block.len() as u64,
+            Some(Err(_)) | None => self.source = Source::Spent,
+        }
+        block
+    }
+}
