@@ -1,7 +1,8 @@
 //! The store's own threads: one that keeps time, one that compacts.
 //!
 //! The first one makes logs ahead of need, syncs for [`Durability::Interval`], writes the watermark
-//! once the store falls idle, and frees what readers have let go of. The second one seals and
+//! once the store falls idle, looks which segments are in memory, and frees what readers have let go
+//! of. The second one seals and
 //! compacts, which can take long. Both stop when they are dropped, at the next step.
 //!
 //! An error here is no reason to stop serving: it is kept for [`Background::last_error`], and a failed
@@ -20,6 +21,10 @@ use crate::options::Durability;
 const TICK: Duration = Duration::from_millis(100);
 /// Without writes for this long, the store writes its watermark.
 const IDLE: Duration = Duration::from_secs(1);
+/// How often the store looks which segments are in memory.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looking takes at most one part in this many of a processor's time.
+const LOOK_SHARE: u32 = 50;
 /// After a failure, compaction rests this long.
 const REST: Duration = Duration::from_secs(5);
 
@@ -106,7 +111,14 @@ fn tend(signal: &Signal, keyspace: &Keyspace, committer: &Committer, durability:
     };
     let (mut seen, mut since) = (0, Instant::now());
     let mut synced = Instant::now();
+    let (mut looked, mut until_look) = (Instant::now(), LOOK);
     while !signal.sleep(interval.min(TICK)) {
+        if looked.elapsed() >= until_look {
+            let began = Instant::now();
+            keyspace.catalog.look();
+            looked = Instant::now();
+            until_look = LOOK.max((looked - began) * LOOK_SHARE);
+        }
         if committer.check_poison().is_err() {
             continue;
         }

@@ -16,6 +16,7 @@ use crate::address::{SegmentId, Slot};
 use crate::index::{Guard, Reclaimer};
 use crate::segment::{Body, Segment};
 use crate::sync::{AtomicPtr, Ordering};
+use crate::warmth::Warmth;
 
 /// As many slots as an address can name.
 const SLOTS: usize = 1 << 16;
@@ -23,6 +24,8 @@ const SLOTS: usize = 1 << 16;
 pub(crate) struct Catalog {
     table: Box<[AtomicPtr<Segment>]>,
     state: Mutex<State>,
+    /// Of all segments together.
+    warmth: Warmth,
 }
 
 struct State {
@@ -44,7 +47,7 @@ impl Catalog {
             retired: Reclaimer::new(1),
             leased: Vec::new(),
         };
-        Catalog { table, state: Mutex::new(state) }
+        Catalog { table, state: Mutex::new(state), warmth: Warmth::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,6 +117,20 @@ impl Catalog {
         drop(state);
         drop(gone);
         self.state().leased.retain(|body| body.strong_count() > 0);
+    }
+
+    /// Whether all segments were in memory when they were last looked at.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.warmth.is_warm()
+    }
+
+    /// Looks which segments are in memory, as far as anybody wants to know.
+    pub(crate) fn look(&self) {
+        let (for_all, mut all_warm) = (self.warmth.was_asked(), true);
+        for segment in self.segments() {
+            all_warm &= segment.body.map.look(for_all && all_warm);
+        }
+        self.warmth.note(for_all && all_warm);
     }
 
     /// How many bytes are kept only because a reader holds a lease on a retired segment.

@@ -329,6 +329,14 @@ impl Db {
         sum
     }
 
+    /// Whether all of the store was in memory when that was last looked at, about a second ago, so that
+    /// no read will wait for the disk. Costs next to nothing. Always false without the store's own
+    /// threads.
+    #[must_use]
+    pub fn is_resident(&self) -> bool {
+        self.store.keyspace.catalog.is_warm()
+    }
+
     /// Reads everything and compares it with its checksums; calls `progress` after each segment.
     ///
     /// # Errors

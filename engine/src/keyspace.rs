@@ -139,6 +139,18 @@ impl Keyspace {
             .transpose()
     }
 
+    /// Whether a key's newest record can be found and read without waiting for the disk; a long value
+    /// is asked about by itself. True if there is none.
+    pub(crate) fn is_resident(&self, namespace: u32, key: &[u8]) -> bool {
+        let composite = Composite::new(namespace, key);
+        let pinned = self.index.pin();
+        let cold = self.index.get(self.index.hash(&composite), &pinned, |address| {
+            let segment = self.segment(address, &pinned)?;
+            (!segment.body.is_record_resident(address.offset())).then_some(())
+        });
+        cold.is_none()
+    }
+
     pub(crate) fn segment<'g>(&self, address: Address, pinned: &'g Guard) -> Option<&'g Segment> {
         let segment = self.catalog.get(address.slot(), pinned);
         debug_assert!(segment.is_some(), "{address:?} names no segment");

@@ -30,7 +30,7 @@
 //! |---|---|
 //! | `sync`, `address`, `error` | the words that everything else is written in |
 //! | `format` | bytes to values and back; cites `format-spec.md` |
-//! | `clock`, `mmap`, `disk`, `options`, `key`, `stats` | time, memory, files, limits, composite keys, numbers |
+//! | `clock`, `warmth`, `mmap`, `disk`, `options`, `key`, `stats` | time, memory, files, limits, composite keys, numbers |
 //! | `segment` | files of records: one that is appended to, many that are read |
 //! | `index` | key to address, and keys in order |
 //! | `catalog`, `keyspace` | which segments there are; what is published |
@@ -77,6 +77,7 @@ mod sync;
 mod upload;
 mod value;
 mod verify;
+mod warmth;
 mod witness;
 
 #[cfg(feature = "testing")]

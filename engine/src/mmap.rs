@@ -19,14 +19,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use crate::warmth::Warmth;
+
 /// Pages whose state is asked for at once: 64 MiB of 4 KiB pages.
 const PAGES_ASKED: usize = 16 << 10;
+/// Bytes that are looked at in one call.
+const LOOK_STEP: usize = 4 << 20;
 
 /// A file in memory, readable up to where it is published.
 pub(crate) struct Map {
     raw: MmapRaw,
     /// Bytes below never change again.
     published: AtomicUsize,
+    warmth: Warmth,
 }
 
 impl Map {
@@ -36,7 +41,7 @@ impl Map {
     pub(crate) fn new(file: &File, len: usize, published: usize) -> io::Result<Map> {
         assert!(published <= len, "only mapped bytes can be published");
         let raw = MmapOptions::new().len(len.max(1)).map_raw_read_only(file)?;
-        Ok(Map { raw, published: AtomicUsize::new(published) })
+        Ok(Map { raw, published: AtomicUsize::new(published), warmth: Warmth::default() })
     }
 
     /// A copy of the first `len` bytes of `file` in memory of its own: for files that another process
@@ -50,7 +55,8 @@ impl Map {
                 read => published += read,
             }
         }
-        Ok(Map { raw: copy.into(), published: AtomicUsize::new(published) })
+        let published = AtomicUsize::new(published);
+        Ok(Map { raw: copy.into(), published, warmth: Warmth::default() })
     }
 
     /// Makes the bytes below `end` readable. They must be in the file, and final.
@@ -87,8 +93,25 @@ impl Map {
         }
     }
 
-    /// Whether every page of `range` is in memory, so that reading it will not wait for the disk.
+    /// Whether every page of `range` is in memory, so that reading it will not wait for the disk. Asks
+    /// the kernel unless all of the file is known to be there.
     pub(crate) fn is_resident(&self, range: Range<usize>) -> bool {
+        self.warmth.is_warm() || self.is_resident_now(range)
+    }
+
+    /// Looks whether all that is published is in memory, if anybody has asked or `for_all`; otherwise
+    /// forgets what was known.
+    pub(crate) fn look(&self, for_all: bool) -> bool {
+        let published = self.published();
+        // In steps, since one page that is absent is enough.
+        let mut steps = (0..published).step_by(LOOK_STEP);
+        let is_warm = (for_all || self.warmth.was_asked())
+            && steps.all(|start| self.is_resident_now(start..published.min(start + LOOK_STEP)));
+        self.warmth.note(is_warm);
+        is_warm
+    }
+
+    fn is_resident_now(&self, range: Range<usize>) -> bool {
         let page = page_size();
         let start = range.start / page * page;
         let len = range.end.min(self.raw.len()).saturating_sub(start);

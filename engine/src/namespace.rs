@@ -120,6 +120,27 @@ impl Namespace {
         self.store.find_value(self.number(), key)
     }
 
+    /// Whether a get of this key will not wait for the disk, as far as is known: of a value of more
+    /// than 64 KiB, up to what its [`ValueStream`] begins with. For those who must not wait, and
+    /// have another thread that may.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), kvast::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = kvast::Db::open(dir.path())?;
+    /// let users = db.namespace("users")?;
+    /// users.put("42", b"Ada")?;
+    /// assert!(users.is_resident("42"), "it was just written");
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn is_resident(&self, key: impl AsRef<[u8]>) -> bool {
+        let key = key.as_ref();
+        // What is refused is refused at once.
+        key::check(key, self.store.options.max_key_bytes).is_err()
+            || self.store.keyspace.is_resident(self.number(), key)
+    }
+
     /// Deletes a key, and says whether it was there. Deleting a key that is absent writes nothing.
     ///
     /// # Errors

@@ -27,6 +27,9 @@ pub(crate) mod sealed;
 
 use sealed::Footer;
 
+/// What the head of a record takes with all but the longest metadata.
+const RECORD_HEAD_BYTES: usize = 4096;
+
 /// Leases are counted in this many places, so that readers on different cores do not fight over
 /// one counter.
 const STRIPES: usize = 8;
@@ -61,6 +64,20 @@ impl Body {
     pub(crate) fn record(&self, offset: u64) -> Result<Record<'_>, Corruption> {
         record::decode_record(self.bytes_from(offset), self.seed.at(offset))
             .map_err(|damage| self.corruption(offset, damage))
+    }
+
+    /// Whether the record at `offset` can be read without waiting for the disk: its key and metadata,
+    /// and its value if that is verified in one piece.
+    pub(crate) fn is_record_resident(&self, offset: u64) -> bool {
+        let start = offset as usize;
+        if !self.map.is_resident(start..start + RECORD_HEAD_BYTES) {
+            return false;
+        }
+        // A damaged record is told by whoever reads it.
+        self.record(offset).map_or(true, |record| {
+            record.header.has_block_table()
+                || self.map.is_resident(start..start + record.header.record_len())
+        })
     }
 
     /// The record or commit at `offset`, its header verified.
