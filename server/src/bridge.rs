@@ -42,7 +42,8 @@ pub(crate) struct Bridge {
 
 /// Who carries a write to the engine.
 enum Writes {
-    /// The caller: with durability `os` a write is a copy into the page cache.
+    /// The caller: with durability `os` a write is a copy into the page cache, and a look at what the
+    /// key had.
     Caller,
     /// The commit thread.
     Committer(Committer),
@@ -152,7 +153,11 @@ impl Bridge {
         namespace: &Namespace,
         key: &str,
     ) -> Result<Option<ValueStream>, Failure> {
-        Ok(namespace.get_stream(key)?)
+        if namespace.is_resident(key) {
+            return Ok(namespace.get_stream(key)?);
+        }
+        let (namespace, key) = (namespace.clone(), key.to_owned());
+        self.blocking(move |_| Ok(namespace.get_stream(key)?)).await
     }
 
     /// Opens a value, or the bytes of it that `range` names, for sending: inline if they are in
@@ -173,7 +178,11 @@ impl Bridge {
         namespace: &Namespace,
         keys: &[String],
     ) -> Result<Vec<Option<ValueStream>>, Failure> {
-        keys.iter().map(|key| Ok(namespace.get_stream(key)?)).collect()
+        if keys.iter().all(|key| namespace.is_resident(key)) {
+            return find_all(namespace, keys);
+        }
+        let (namespace, keys) = (namespace.clone(), keys.to_vec());
+        self.blocking(move |_| find_all(&namespace, &keys)).await
     }
 
     /// Reads values whole and makes something of them: inline if they are few bytes and in memory,
@@ -194,13 +203,18 @@ impl Bridge {
         Ok((made, room))
     }
 
-    /// One page of keys.
+    /// One page of keys: inline if all of the store is in memory, since keys with metadata cost a look at
+    /// their record.
     pub(crate) async fn list(
         &self,
         namespace: &Namespace,
         options: &ListOptions,
     ) -> Result<Page, Failure> {
-        Ok(namespace.list(options)?)
+        if self.db.is_resident() {
+            return Ok(namespace.list(options)?);
+        }
+        let (namespace, options) = (namespace.clone(), options.clone());
+        self.blocking(move |_| Ok(namespace.list(&options)?)).await
     }
 
     /// Takes a value of at most `max` bytes off the connection. Nobody sees it before it is committed.
@@ -262,7 +276,9 @@ impl Bridge {
             }
             // Its own wait for the sync, on a thread of its own.
             Writes::Committer(_) => self.blocking(move |db| Ok(write.apply(db)?)).await,
-            Writes::Caller if write.byte_len() <= INLINE_BYTES_MAX => Ok(write.apply(&self.db)?),
+            Writes::Caller if write.byte_len() <= INLINE_BYTES_MAX && write.is_resident() => {
+                Ok(write.apply(&self.db)?)
+            }
             Writes::Caller => self.blocking(move |db| Ok(write.apply(db)?)).await,
         }
     }
@@ -288,6 +304,10 @@ impl Bridge {
 fn within(range: Range<u64>, len: u64) -> Range<u64> {
     let end = range.end.min(len);
     range.start.min(end)..end
+}
+
+fn find_all(namespace: &Namespace, keys: &[String]) -> Result<Vec<Option<ValueStream>>, Failure> {
+    keys.iter().map(|key| Ok(namespace.get_stream(key)?)).collect()
 }
 
 fn read_whole(values: Vec<Option<ValueStream>>) -> Result<Vec<Option<Whole>>, Failure> {

@@ -53,6 +53,16 @@ impl Write {
         }
     }
 
+    /// Whether what it replaces is in memory, which every write looks at.
+    pub(crate) fn is_resident(&self) -> bool {
+        match self {
+            Write::Put { namespace, key, .. } | Write::DeleteIf { namespace, key, .. } => {
+                namespace.is_resident(key)
+            }
+            Write::Delete { namespace, keys } => keys.iter().all(|key| namespace.is_resident(key)),
+        }
+    }
+
     /// Whether it may be refused for what the key is at.
     pub(crate) fn is_conditional(&self) -> bool {
         match self {
