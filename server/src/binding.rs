@@ -11,8 +11,8 @@ mod values;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use hyper::StatusCode;
 use hyper::header::HeaderName;
+use hyper::{HeaderMap, StatusCode};
 use kvast::Namespace;
 
 use crate::app::DEFAULT_NAMESPACE;
@@ -65,7 +65,7 @@ pub(crate) fn refuse(refusal: Refusal) -> Reply {
 }
 
 async fn answer(call: &Call<'_>, asked: Binding, body: &mut Inbound<'_>) -> Result<Reply, Refusal> {
-    let namespace = namespace(call)?;
+    let namespace = namespace(call).await?;
     match asked {
         Binding::Get => values::get(call, &namespace).await,
         Binding::Put => values::put(call, namespace, body).await,
@@ -76,20 +76,40 @@ async fn answer(call: &Call<'_>, asked: Binding, body: &mut Inbound<'_>) -> Resu
     }
 }
 
-fn namespace(call: &Call<'_>) -> Result<Namespace, Refusal> {
-    let headers = call.headers();
-    // Whoever adds a second one would otherwise decide nothing, or everything.
-    if headers.get_all(NAMESPACE).iter().nth(1).is_some() {
-        return Err(Refusal::bad("A request has at most one X-KV-Namespace header."));
+async fn namespace(call: &Call<'_>) -> Result<Namespace, Refusal> {
+    let found = match named(call.headers())? {
+        Some(named) => find(call, named)?,
+        None => default_namespace(call).await?,
+    };
+    call.grant.covers_namespace(&found)?;
+    Ok(found)
+}
+
+/// What the header says. Whoever adds a second one would otherwise decide nothing, or everything.
+fn named(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
+    let mut named = headers.get_all(NAMESPACE).iter().map(|name| name.as_bytes());
+    match (named.next(), named.next()) {
+        (_, Some(_)) => Err(Refusal::bad("A request has at most one X-KV-Namespace header.")),
+        (named, None) => Ok(named),
     }
-    let named = headers.get(NAMESPACE).map_or(DEFAULT_NAMESPACE.as_bytes(), |name| name.as_bytes());
+}
+
+fn find(call: &Call<'_>, named: &[u8]) -> Result<Namespace, Refusal> {
     let found = str::from_utf8(named).ok().and_then(|named| call.app.bridge.find_namespace(named));
-    let found = found.ok_or_else(|| {
+    found.ok_or_else(|| {
         Refusal::bad(format!(
             "There is no namespace \"{}\". X-KV-Namespace takes the id or the title of one.",
             String::from_utf8_lossy(named)
         ))
-    })?;
-    call.grant.covers_namespace(&found)?;
-    Ok(found)
+    })
+}
+
+/// The namespace of requests that name none. It is made when it is asked for, so that whoever deletes
+/// it has an empty one and not a server that answers nobody.
+async fn default_namespace(call: &Call<'_>) -> Result<Namespace, Refusal> {
+    let bridge = &call.app.bridge;
+    match bridge.find_namespace(DEFAULT_NAMESPACE) {
+        Some(found) => Ok(found),
+        None => Ok(bridge.namespace_or_new(DEFAULT_NAMESPACE).await?),
+    }
 }

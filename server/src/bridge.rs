@@ -26,6 +26,7 @@ use crate::download::{self, Download};
 use crate::error::Failure;
 use crate::limits::{Limits, VALUE_BYTES_MAX};
 use crate::reply::ReplyBody;
+use crate::spool::{Spool, SpoolError, Spooled};
 use crate::staging::{self, StageError, Staged};
 
 /// The most that a call may read, join or copy on the thread that serves the connection, in bytes.
@@ -37,6 +38,7 @@ pub(crate) struct Bridge {
     writes: Writes,
     blocking: Blocking,
     uploads: Arc<Uploads>,
+    spool: Spool,
     bulk_room: Arc<Semaphore>,
 }
 
@@ -87,6 +89,7 @@ impl Bridge {
         durability: Durability,
         limits: &Limits,
         uploads: Arc<Uploads>,
+        spool: Spool,
     ) -> io::Result<Bridge> {
         let writes = match durability {
             Durability::Os => Writes::Caller,
@@ -98,6 +101,7 @@ impl Bridge {
             writes,
             blocking: Blocking::new(limits.blocking_calls),
             uploads,
+            spool,
             bulk_room: Arc::new(Semaphore::new(bulk_bytes)),
         })
     }
@@ -123,16 +127,17 @@ impl Bridge {
         by_id.or_else(|| self.db.find_namespace(id_or_title))
     }
 
-    pub(crate) fn namespace_by_id(&self, id: NamespaceId) -> Option<Namespace> {
-        self.db.namespace_by_id(id)
-    }
-
     pub(crate) fn namespaces(&self) -> Vec<Namespace> {
         self.db.namespaces()
     }
 
     pub(crate) async fn create_namespace(&self, title: String) -> Result<Namespace, Failure> {
         self.blocking(move |db| Ok(db.create_namespace(&title)?)).await
+    }
+
+    /// The namespace with this title, which is made if there is none.
+    pub(crate) async fn namespace_or_new(&self, title: &'static str) -> Result<Namespace, Failure> {
+        self.blocking(move |db| Ok(db.namespace(title)?)).await
     }
 
     pub(crate) async fn rename_namespace(
@@ -228,6 +233,15 @@ impl Bridge {
         staging::stage(&self.blocking, &self.uploads, namespace, key, pieces, max).await
     }
 
+    /// Takes a body of at most `max` bytes off the connection, and keeps it where it needs no memory.
+    pub(crate) async fn spool(
+        &self,
+        pieces: &mut impl Pieces,
+        max: u64,
+    ) -> Result<Spooled, SpoolError> {
+        self.spool.take(&self.blocking, pieces, max).await
+    }
+
     /// Commits a value, and returns its version when it is as durable as the store promises.
     pub(crate) async fn commit(&self, staged: Staged, options: PutOptions) -> Result<u64, Failure> {
         match staged {
@@ -291,7 +305,8 @@ impl Bridge {
         self.db.clone().close()
     }
 
-    async fn blocking<T: Send + 'static>(
+    /// Makes a call that takes its time.
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Db) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {

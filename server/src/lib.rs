@@ -22,9 +22,9 @@
 //! rules     refusals in the API's words
 //! blocking  threads for what may wait for a disk
 //! download  values on their way out
+//! entries   bulk bodies, entry by entry
 //! reply     answers and streamed bodies
 //! auth      tokens
-//! envelope  answers of the REST surface
 //! memory    large blocks go back
 //! trace     names of requests
 //! exposition the text that Prometheus reads
@@ -32,14 +32,19 @@
 //! process   what the system tells about this process
 //! body      uploads under one memory budget
 //! staging   values on their way in
+//! form      multipart bodies, part by part
+//! spool     long bodies, on disk until they are used
+//! envelope  answers of the REST surface
 //! commit    writes in flight share a sync
 //! bridge    async to blocking, here only
+//! gather    several values in one answer
 //! app       what requests share
 //! call      one request, for its handler
 //! binding   the binding surface
 //! rest      the REST surface
 //! native    the native surface
 //! ops       health, metrics, OpenAPI
+//! remote    Miniflare's form of a binding request
 //! service   one request from head to answer
 //! wire      a socket that does not wait for ever
 //! listen    connections
@@ -59,9 +64,12 @@ mod commit;
 mod conditions;
 mod config;
 mod download;
+mod entries;
 mod envelope;
 mod error;
 mod exposition;
+mod form;
+mod gather;
 mod json;
 mod limits;
 mod listen;
@@ -70,11 +78,13 @@ mod metrics;
 mod native;
 mod ops;
 mod process;
+mod remote;
 mod reply;
 mod rest;
 mod route;
 mod rules;
 mod service;
+mod spool;
 mod staging;
 mod start;
 mod trace;

@@ -1,12 +1,17 @@
 //! The REST surface: the v4 API as command line tools and SDKs speak it.
 //!
-//! Every answer is an envelope, whatever was asked. So far the surface serves namespaces, so that
-//! one can be made; what it does not serve says so and names the way that works. Absent on
-//! purpose: anything that a single-tenant server has no use for, such as checking the account.
+//! Every answer but a value is an envelope, whatever was asked. A namespace is named by its id or,
+//! failing that, by its title. Absent on purpose: anything that a single-tenant server has no use for,
+//! such as checking the account.
 
+mod bulk;
+mod keys;
+mod metadata;
 mod namespaces;
+mod values;
 
 use hyper::{Method, StatusCode};
+use kvast::Namespace;
 
 use crate::auth::Denied;
 use crate::body::Inbound;
@@ -14,10 +19,13 @@ use crate::call::Call;
 use crate::envelope::ApiError;
 use crate::reply::{self, Reply};
 use crate::route::Rest;
+use crate::rules::{self, Broken};
+use crate::uri::decode_segment;
 
 /// Answers a request.
 pub(crate) async fn serve(call: &Call<'_>, asked: Rest, body: &mut Inbound<'_>) -> Reply {
-    answer(call, asked, body).await.unwrap_or_else(ApiError::into_reply)
+    let answered = answer(call, asked, body).await;
+    answered.unwrap_or_else(|error| error.during(operation(asked)).into_reply())
 }
 
 /// The answer to a request without a good enough token.
@@ -45,9 +53,53 @@ async fn answer(call: &Call<'_>, asked: Rest, body: &mut Inbound<'_>) -> Result<
     match asked {
         Rest::ListNamespaces => namespaces::list(call),
         Rest::CreateNamespace => namespaces::create(call, body).await,
-        Rest::GetNamespace => namespaces::get(call),
-        Rest::RenameNamespace => namespaces::rename(call, body).await,
-        Rest::DeleteNamespace => namespaces::delete(call).await,
-        _ => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, 7003, "not yet")),
+        Rest::GetNamespace => namespaces::get(&namespace(call)?),
+        Rest::RenameNamespace => namespaces::rename(call, namespace(call)?, body).await,
+        Rest::DeleteNamespace => namespaces::delete(call, namespace(call)?).await,
+        Rest::ListKeys => keys::list(call, &namespace(call)?).await,
+        Rest::GetValue | Rest::HeadValue => values::get(call, &namespace(call)?).await,
+        Rest::PutValue => values::put(call, namespace(call)?, body).await,
+        Rest::DeleteValue => values::delete(call, namespace(call)?).await,
+        Rest::GetMetadata => metadata::get(call, &namespace(call)?).await,
+        Rest::BulkPut => bulk::put(call, namespace(call)?, body).await,
+        Rest::BulkGet => bulk::get(call, &namespace(call)?, body).await,
+        Rest::BulkDelete | Rest::BulkDeleteByDelete => {
+            bulk::delete(call, namespace(call)?, body).await
+        }
     }
+}
+
+/// What messages call an operation.
+fn operation(asked: Rest) -> &'static str {
+    match asked {
+        Rest::ListNamespaces => "list namespaces",
+        Rest::CreateNamespace => "create namespace",
+        Rest::GetNamespace => "get namespace",
+        Rest::RenameNamespace => "rename namespace",
+        Rest::DeleteNamespace => "remove namespace",
+        Rest::ListKeys => "list keys",
+        Rest::GetValue | Rest::HeadValue => "get",
+        Rest::PutValue => "put",
+        Rest::DeleteValue => "remove key",
+        Rest::GetMetadata => "get metadata",
+        Rest::BulkPut => "bulk put",
+        Rest::BulkGet => "bulk get keys",
+        Rest::BulkDelete | Rest::BulkDeleteByDelete => "bulk remove keys",
+    }
+}
+
+/// The namespace of a request. Any name that is none is as unknown as any other.
+fn namespace(call: &Call<'_>) -> Result<Namespace, ApiError> {
+    let named = decode_segment(call.asked.namespace);
+    let found = named.and_then(|named| call.app.bridge.find_namespace(&named));
+    let found = found.ok_or_else(ApiError::no_such_namespace)?;
+    call.grant.covers_namespace(&found)?;
+    Ok(found)
+}
+
+/// The key of a request.
+fn key(call: &Call<'_>) -> Result<String, Broken> {
+    let key = decode_segment(call.asked.key).ok_or(Broken::KeyUndecodable)?;
+    rules::check_key(&key)?;
+    Ok(key.into_owned())
 }

@@ -18,6 +18,7 @@ use crate::body::Inbound;
 use crate::call::Call;
 use crate::native;
 use crate::ops;
+use crate::remote;
 use crate::reply::Reply;
 use crate::rest;
 use crate::route::{Access, Asked, Line, Operation, Route, Surface, route};
@@ -30,11 +31,15 @@ const RUNTIME: HeaderName = HeaderName::from_static("cf-kv-flprod-405");
 /// Answers a request. What goes wrong is an answer too.
 pub(crate) async fn serve(app: Arc<App>, request: Request<Incoming>) -> Result<Reply, Infallible> {
     let in_flight = app.metrics.begin();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let unwrapped = remote::unwrap(&mut parts);
     let asked = route(&parts.method, parts.uri.path(), is_from_runtime(&parts));
     let id = RequestId::of(&parts.headers);
     let mut body = Inbound::new(&app.uploads, &parts.headers, body);
-    let mut reply = answer(&app, asked, &parts, &id, &mut body).await;
+    let mut reply = match unwrapped {
+        Ok(()) => answer(&app, asked, &parts, &id, &mut body).await,
+        Err(refusal) => binding::refuse(refusal),
+    };
     body.finish();
     id.put_on(&mut reply);
     let took_ns = in_flight.answered(&asked.route, reply.status().as_u16());

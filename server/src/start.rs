@@ -26,6 +26,7 @@ use crate::bridge::Bridge;
 use crate::config::{Config, ListenOn};
 use crate::listen;
 use crate::metrics::Metrics;
+use crate::spool::Spool;
 
 /// How long blocking calls may hold up the end of the runtime, after all requests have ended.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
@@ -128,7 +129,8 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     db.namespace(DEFAULT_NAMESPACE)?;
 
     let uploads = Arc::new(Uploads::new(&config.limits));
-    let bridge = Bridge::new(db, config.durability, &config.limits, Arc::clone(&uploads))
+    let spool = Spool::new(config.data.clone(), config.limits.upload_wait);
+    let bridge = Bridge::new(db, config.durability, &config.limits, Arc::clone(&uploads), spool)
         .map_err(StartError::Threads)?;
     let (metrics, access_log) = (Metrics::new(), config.access_log);
     let app = Arc::new(App { bridge, uploads, auth, metrics, access_log, limits: config.limits });

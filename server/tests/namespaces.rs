@@ -134,13 +134,13 @@ fn what_is_not_served_says_so_in_the_envelope() {
 }
 
 #[test]
-fn the_default_namespace_may_go_and_comes_back_with_the_next_start() {
+fn the_default_namespace_may_go_and_is_there_again_when_it_is_asked_for() {
     let server = Server::new();
     let id = server.handle.db().find_namespace("default").expect("it is there").id();
+    server.put("/k", b"v").ok();
     server.delete(&format!("{ACCOUNT}/{id}")).ok();
-    assert_eq!(server.get("/k").status, 400);
-    let Server { handle, dir } = server;
-    handle.stop().expect("a clean close");
-    let again = kvast_server::start(support::config(dir.path())).expect("it starts again");
-    assert!(again.db().find_namespace("default").is_some());
+    assert_eq!(server.get("/k").status, 404, "an empty one is made for who names none");
+    server.put("/k", b"w").ok();
+    let again = server.handle.db().find_namespace("default").expect("it is there again");
+    assert_ne!(again.id(), id);
 }

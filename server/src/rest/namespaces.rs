@@ -1,12 +1,14 @@
 //! Namespaces: create, list, get, rename, delete.
+//!
+//! A token for some namespaces sees those, and makes no others.
 
 use hyper::StatusCode;
-use kvast::{Namespace, NamespaceId};
+use kvast::Namespace;
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::app::App;
-use crate::body::{Inbound, UploadError};
+use crate::body::Inbound;
 use crate::call::Call;
 use crate::envelope::{self, ApiError, PageInfo};
 use crate::limits::TITLE_CHARS_MAX;
@@ -44,8 +46,9 @@ pub(super) fn list(call: &Call<'_>) -> Result<Reply, ApiError> {
 
     // Ordered by title already.
     let mut namespaces = call.app.bridge.namespaces();
+    namespaces.retain(|namespace| call.grant.covers_namespace(namespace).is_ok());
     if by_id {
-        namespaces.sort_by_key(|namespace| namespace.id().to_string());
+        namespaces.sort_by_cached_key(|namespace| namespace.id().to_string());
     }
     if descending {
         namespaces.reverse();
@@ -59,81 +62,49 @@ pub(super) fn list(call: &Call<'_>) -> Result<Reply, ApiError> {
 
 /// `POST ../namespaces`
 pub(super) async fn create(call: &Call<'_>, body: &mut Inbound<'_>) -> Result<Reply, ApiError> {
-    let operation = "create namespace";
-    let title = read_title(call.app, operation, body).await?;
-    let created = call.app.bridge.create_namespace(title).await;
-    let created = created.map_err(|failure| ApiError::from_engine(operation, &failure))?;
+    call.grant.covers_all_namespaces()?;
+    let title = read_title(call.app, body).await?;
+    let created = call.app.bridge.create_namespace(title).await?;
     Ok(envelope::result(Shown::from(&created)))
 }
 
 /// `GET ../namespaces/{id}`
-pub(super) fn get(call: &Call<'_>) -> Result<Reply, ApiError> {
-    let operation = "get namespace";
-    let namespace = call.app.bridge.namespace_by_id(parse_id(operation, call.asked.namespace)?);
-    let namespace = namespace.ok_or_else(|| not_found(operation))?;
-    Ok(envelope::result(Shown::from(&namespace)))
+pub(super) fn get(namespace: &Namespace) -> Result<Reply, ApiError> {
+    Ok(envelope::result(Shown::from(namespace)))
 }
 
 /// `PUT ../namespaces/{id}`
-pub(super) async fn rename(call: &Call<'_>, body: &mut Inbound<'_>) -> Result<Reply, ApiError> {
-    let operation = "rename namespace";
-    let id = parse_id(operation, call.asked.namespace)?;
-    let title = read_title(call.app, operation, body).await?;
-    let renamed = call.app.bridge.rename_namespace(id, title).await;
-    let renamed = renamed.map_err(|failure| ApiError::from_engine(operation, &failure))?;
+pub(super) async fn rename(
+    call: &Call<'_>,
+    namespace: Namespace,
+    body: &mut Inbound<'_>,
+) -> Result<Reply, ApiError> {
+    call.grant.covers_all_namespaces()?;
+    let title = read_title(call.app, body).await?;
+    let renamed = call.app.bridge.rename_namespace(namespace.id(), title).await?;
     Ok(envelope::result(Shown::from(&renamed)))
 }
 
 /// `DELETE ../namespaces/{id}`
-pub(super) async fn delete(call: &Call<'_>) -> Result<Reply, ApiError> {
-    let operation = "remove namespace";
-    let deleted =
-        call.app.bridge.delete_namespace(parse_id(operation, call.asked.namespace)?).await;
-    deleted.map_err(|failure| ApiError::from_engine(operation, &failure))?;
+pub(super) async fn delete(call: &Call<'_>, namespace: Namespace) -> Result<Reply, ApiError> {
+    call.grant.covers_all_namespaces()?;
+    call.app.bridge.delete_namespace(namespace.id()).await?;
     Ok(envelope::result(Json::Null))
 }
 
-/// An id that cannot be one is as unknown as any other.
-fn parse_id(operation: &str, id: &str) -> Result<NamespaceId, ApiError> {
-    id.parse().map_err(|_| not_found(operation))
-}
-
-fn not_found(operation: &str) -> ApiError {
-    let message = format!("{operation}: 'namespace not found'");
-    ApiError::new(StatusCode::NOT_FOUND, 10013, message)
-}
-
 /// The `title` of a JSON object; members that nobody asked for are ignored.
-async fn read_title(
-    app: &App,
-    operation: &str,
-    body: &mut Inbound<'_>,
-) -> Result<String, ApiError> {
-    let bad = |code, reason: &str| {
-        ApiError::new(StatusCode::BAD_REQUEST, code, format!("{operation}: '{reason}'"))
-    };
-    let read = body.collect(app.limits.json_bytes).await.map_err(|error| match error {
-        UploadError::TooLong { .. } => ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            10024,
-            format!("{operation}: 'payload too large'"),
-        ),
-        UploadError::TooSlow | UploadError::Broken => bad(10029, "the request body is not whole"),
-        UploadError::Busy => ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            10001,
-            format!("{operation}: 'the server is busy with other uploads'"),
-        ),
-    })?;
-    let json: Json =
-        serde_json::from_slice(&read.bytes).map_err(|_| bad(10029, "the body is not JSON"))?;
+async fn read_title(app: &App, body: &mut Inbound<'_>) -> Result<String, ApiError> {
+    let bad_title = |reason| ApiError::new(StatusCode::BAD_REQUEST, 10019, reason);
+    let read = body.collect(app.limits.json_bytes).await?;
+    let json: Json = serde_json::from_slice(&read.bytes)
+        .map_err(|_| ApiError::invalid("the body is not JSON"))?;
     if !json.is_object() {
-        return Err(bad(10029, "the body is not a JSON object"));
+        return Err(ApiError::invalid("the body is not a JSON object"));
     }
     match json.get("title").and_then(Json::as_str) {
-        None | Some("") => Err(bad(10019, "missing title")),
+        None | Some("") => Err(bad_title("missing title")),
         Some(title) if title.chars().count() > TITLE_CHARS_MAX => {
-            Err(bad(10019, "the title is longer than 512 characters"))
+            Err(bad_title("the title is longer than 512 characters"))
         }
         Some(title) => Ok(title.to_owned()),
     }
@@ -164,6 +135,5 @@ fn choice(query: Option<&str>, name: &str, words: [&str; 2]) -> Result<bool, Api
 }
 
 fn malformed(name: &str, code: u32) -> ApiError {
-    let message = format!("list namespaces: 'malformed {name} argument'");
-    ApiError::new(StatusCode::BAD_REQUEST, code, message)
+    ApiError::new(StatusCode::BAD_REQUEST, code, format!("malformed {name} argument"))
 }

@@ -1,0 +1,265 @@
+//! A `multipart/form-data` body, part by part.
+//!
+//! Each part comes in pieces, as they arrive. Parts may stand in any order, with or without a file name
+//! and a type of their own. Absent on purpose: what the parts mean, and forms within forms.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::stream;
+use hyper::HeaderMap;
+use hyper::header::CONTENT_TYPE;
+use multer::{Field, Multipart};
+
+use crate::body::{Pieces, UploadError};
+
+/// The most that is buffered while no part goes on: what two reads of a connection can bring, which
+/// is room for the headers of a part many times over.
+const UNREAD_BYTES_MAX: usize = 640 << 10;
+
+/// Whether a body is a form, by the word of its headers.
+pub(crate) enum Kind {
+    /// The body is itself what it stands for.
+    Raw,
+    /// A form whose parts this text divides.
+    Form { boundary: String },
+    /// A form that says nothing of what divides its parts.
+    NoBoundary,
+}
+
+pub(crate) fn kind(headers: &HeaderMap) -> Kind {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    match content_type.map(multer::parse_boundary) {
+        Some(Ok(boundary)) => Kind::Form { boundary },
+        Some(Err(multer::Error::NoBoundary)) => Kind::NoBoundary,
+        _ => Kind::Raw,
+    }
+}
+
+/// A form as it arrives.
+pub(crate) struct Form<'r> {
+    parts: Multipart<'r>,
+    unread: Unread,
+}
+
+/// Bytes that have arrived since a part last went on.
+type Unread = Arc<AtomicUsize>;
+
+/// One part. It must be gone before the next one is asked for.
+pub(crate) struct Part<'r> {
+    field: Field<'r>,
+    unread: Unread,
+}
+
+/// Why a form cannot be read on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum FormError {
+    /// The body did not arrive.
+    Upload(UploadError),
+    /// It is no form.
+    Malformed,
+}
+
+impl From<multer::Error> for FormError {
+    fn from(error: multer::Error) -> FormError {
+        match error {
+            multer::Error::StreamReadFailed(error) => match error.downcast::<Cut>() {
+                Ok(cut) => cut.0,
+                Err(_) => FormError::Malformed,
+            },
+            _ => FormError::Malformed,
+        }
+    }
+}
+
+impl<'r> Form<'r> {
+    pub(crate) fn new(body: &'r mut (impl Pieces + 'r), boundary: String) -> Form<'r> {
+        let unread = Unread::default();
+        let stream = stream::unfold((body, Arc::clone(&unread)), |(body, unread)| async move {
+            // The reader of the form takes whatever is ready before it looks at any of it.
+            tokio::task::yield_now().await;
+            let piece = next_piece(body, &unread).await.transpose()?;
+            Some((piece.map_err(Cut), (body, unread)))
+        });
+        Form { parts: Multipart::new(stream, boundary), unread }
+    }
+
+    /// The next part, `None` after the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<Part<'r>>, FormError> {
+        let field = self.parts.next_field().await?;
+        self.unread.store(0, Ordering::Relaxed);
+        Ok(field.map(|field| Part { field, unread: Arc::clone(&self.unread) }))
+    }
+}
+
+async fn next_piece(body: &mut impl Pieces, unread: &Unread) -> Result<Option<Bytes>, FormError> {
+    let Some(piece) = body.next().await.map_err(FormError::Upload)? else { return Ok(None) };
+    let before = unread.fetch_add(piece.len(), Ordering::Relaxed);
+    if before + piece.len() > UNREAD_BYTES_MAX {
+        Err(FormError::Malformed)
+    } else {
+        Ok(Some(piece))
+    }
+}
+
+impl Part<'_> {
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.field.name()
+    }
+
+    /// Takes the rest of a part and forgets it.
+    pub(crate) async fn skip(mut self) -> Result<(), FormError> {
+        while self.piece().await?.is_some() {}
+        Ok(())
+    }
+
+    /// All of a part, if it has no more than `max` bytes.
+    pub(crate) async fn collect(mut self, max: usize) -> Result<Vec<u8>, FormError> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.piece().await? {
+            let len = bytes.len() + piece.len();
+            if len > max {
+                return Err(FormError::Upload(UploadError::TooLong { len: len as u64 }));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
+    async fn piece(&mut self) -> Result<Option<Bytes>, FormError> {
+        let piece = self.field.chunk().await?;
+        self.unread.store(0, Ordering::Relaxed);
+        Ok(piece)
+    }
+}
+
+impl Pieces for Part<'_> {
+    fn declared(&self) -> Option<u64> {
+        None
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, UploadError> {
+        self.piece().await.map_err(|error| match error {
+            FormError::Upload(error) => error,
+            FormError::Malformed => UploadError::Broken,
+        })
+    }
+}
+
+/// Carries an error through the reader of the form.
+#[derive(Debug)]
+struct Cut(FormError);
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body broke off")
+    }
+}
+
+impl std::error::Error for Cut {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A body in the pieces given.
+    struct Given(VecDeque<Result<Bytes, UploadError>>);
+
+    impl Given {
+        fn cut(body: &[u8], len: usize) -> Given {
+            Given(body.chunks(len).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect())
+        }
+    }
+
+    impl Pieces for Given {
+        fn declared(&self) -> Option<u64> {
+            None
+        }
+
+        async fn next(&mut self) -> Result<Option<Bytes>, UploadError> {
+            self.0.pop_front().transpose()
+        }
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+    }
+
+    /// All parts with their bytes.
+    fn parts(mut body: Given) -> Result<Vec<(String, Vec<u8>)>, FormError> {
+        run(async {
+            let mut form = Form::new(&mut body, "b0".to_owned());
+            let mut found = Vec::new();
+            while let Some(part) = form.next().await? {
+                let name = part.name().unwrap_or_default().to_owned();
+                found.push((name, part.collect(1 << 20).await?));
+            }
+            Ok(found)
+        })
+    }
+
+    const FORM: &str = "preamble\r\n--b0\r\nContent-Disposition: form-data; name=\"metadata\"\r\n\r\n\
+        {\"a\":1}\r\n--b0\r\nContent-Type: text/plain\r\nContent-Disposition: form-data; \
+        filename=\"f.bin\"; name=\"value\"\r\n\r\n\r\n--b\r\n--b1\r\n\r\r\n\r\n--b0\r\n\
+        content-disposition: form-data; name=empty\r\n\r\n\r\n--b0--\r\nepilogue";
+
+    #[test]
+    fn a_form_reads_the_same_however_it_is_cut() {
+        let expected = vec![
+            ("metadata".to_owned(), b"{\"a\":1}".to_vec()),
+            ("value".to_owned(), b"\r\n--b\r\n--b1\r\n\r\r\n".to_vec()),
+            ("empty".to_owned(), Vec::new()),
+        ];
+        for len in 1..=FORM.len() {
+            assert_eq!(parts(Given::cut(FORM.as_bytes(), len)), Ok(expected.clone()), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_form_that_ends_early_is_malformed_wherever_it_ends() {
+        let end = FORM.find("--b0--").expect("the end") + "--b0--".len();
+        for len in 0..end {
+            let body = Given::cut(&FORM.as_bytes()[..len], 7);
+            assert_eq!(parts(body), Err(FormError::Malformed), "{len}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_connection_comes_through() {
+        let mut body = Given::cut(&FORM.as_bytes()[..200], 50);
+        body.0.push_back(Err(UploadError::TooSlow));
+        assert_eq!(parts(body), Err(FormError::Upload(UploadError::TooSlow)));
+    }
+
+    #[test]
+    fn endless_headers_of_a_part_are_not_buffered() {
+        let mut body = b"--b0\r\n".to_vec();
+        body.extend(b"X-Long: ".iter().chain([b'x'; 2 << 20].iter()));
+        assert_eq!(parts(Given::cut(&body, 16 << 10)), Err(FormError::Malformed));
+        assert_eq!(parts(Given::cut(&[b'-'; 2 << 20], 16 << 10)), Err(FormError::Malformed));
+    }
+
+    #[test]
+    fn the_headers_say_whether_a_body_is_a_form() {
+        let of = |content_type: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+            kind(&headers)
+        };
+        for content_type in
+            ["multipart/form-data; boundary=b0", "Multipart/Form-Data;boundary=\"b0\""]
+        {
+            assert!(matches!(of(content_type), Kind::Form { boundary } if boundary == "b0"));
+        }
+        assert!(matches!(of("multipart/form-data"), Kind::NoBoundary));
+        for content_type in ["text/plain", "application/json", "multipart/mixed; boundary=b0", "x"]
+        {
+            assert!(matches!(of(content_type), Kind::Raw), "{content_type}");
+        }
+        assert!(matches!(kind(&HeaderMap::new()), Kind::Raw));
+    }
+}
