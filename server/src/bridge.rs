@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use kvast::{
-    Batch, Db, Durability, Expiry, ListOptions, Namespace, NamespaceId, Page, PutOptions,
-    Residency, Stats, ValueStream,
+    Batch, Db, Durability, Expiry, ListOptions, Namespace, NamespaceId, NamespaceSettings, Page,
+    PutOptions, Residency, Stats, ValueStream,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -148,6 +148,15 @@ impl Bridge {
         self.blocking(move |db| Ok(db.rename_namespace(id, &title)?)).await
     }
 
+    pub(crate) async fn set_settings(
+        &self,
+        namespace: &Namespace,
+        settings: NamespaceSettings,
+    ) -> Result<(), Failure> {
+        let namespace = namespace.clone();
+        self.blocking(move |_| Ok(namespace.set_settings(settings)?)).await
+    }
+
     pub(crate) async fn delete_namespace(&self, id: NamespaceId) -> Result<(), Failure> {
         self.blocking(move |db| Ok(db.delete_namespace(id)?)).await
     }
@@ -188,6 +197,17 @@ impl Bridge {
         }
         let (namespace, keys) = (namespace.clone(), keys.to_vec());
         self.blocking(move |_| find_all(&namespace, &keys)).await
+    }
+
+    /// Finds any number of values without reading them, on a blocking thread.
+    pub(crate) async fn find_each(
+        &self,
+        namespace: &Namespace,
+        keys: Vec<Vec<u8>>,
+    ) -> Result<Vec<Option<ValueStream>>, Failure> {
+        let namespace = namespace.clone();
+        let find = move |key| Ok(namespace.get_stream(key)?);
+        self.blocking(move |_| keys.into_iter().map(find).collect()).await
     }
 
     /// Reads values whole and makes something of them: inline if they are few bytes and in memory,

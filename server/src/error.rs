@@ -23,7 +23,7 @@ pub(crate) enum Failure {
     Stopping,
 }
 
-/// A failure as both surfaces tell it.
+/// A failure as each surface tells it.
 pub(crate) struct Told {
     /// The status on the binding surface.
     pub(crate) binding_status: StatusCode,
@@ -31,6 +31,10 @@ pub(crate) struct Told {
     pub(crate) rest_status: StatusCode,
     /// The v4 error code.
     pub(crate) v4_code: u32,
+    /// The status on the native surface.
+    pub(crate) native_status: StatusCode,
+    /// The stable word for the failure, on the native surface and in the log.
+    pub(crate) word: &'static str,
     /// What to say.
     pub(crate) text: String,
 }
@@ -66,10 +70,10 @@ impl Failure {
     /// What to tell the client; logs what the client is not told.
     pub(crate) fn tell(&self) -> Told {
         let word = self.code();
-        let (binding, rest, v4_code) = match self {
+        let (binding, rest, native, v4_code) = match self {
             Failure::Engine(error) => statuses(error.code()),
-            Failure::Unreadable(_) => (500, 500, 10001),
-            Failure::Stopping => (503, 503, 10001),
+            Failure::Unreadable(_) => (500, 500, 500, 10001),
+            Failure::Stopping => (503, 503, 503, 10001),
         };
         let text = match self {
             Failure::Engine(error) if binding < 500 => error.to_string(),
@@ -83,26 +87,34 @@ impl Failure {
             }
             Failure::Stopping => "The server is stopping; try again on its successor.".to_owned(),
         };
-        Told { binding_status: status(binding), rest_status: status(rest), v4_code, text }
+        Told {
+            binding_status: status(binding),
+            rest_status: status(rest),
+            v4_code,
+            native_status: status(native),
+            word,
+            text,
+        }
     }
 }
 
-/// Status on the binding surface, status on the REST surface, v4 code.
-fn statuses(code: Code) -> (u16, u16, u32) {
+/// Status on the binding surface, on the REST surface, on the native surface; v4 code.
+fn statuses(code: Code) -> (u16, u16, u16, u32) {
     match code {
-        Code::InvalidKey => (400, 400, 10041),
-        Code::MetadataTooLarge => (413, 413, 10046),
-        Code::ValueTooLarge | Code::BatchTooLarge => (413, 413, 10024),
-        Code::InvalidExpiry => (400, 400, 10033),
-        Code::InvalidCursor => (400, 400, 10039),
-        Code::InvalidOption => (400, 400, 10029),
-        Code::InvalidName => (400, 400, 10019),
-        Code::NamespaceNotFound => (400, 404, 10013),
-        Code::NamespaceExists => (400, 400, 10014),
-        Code::DiskFull => (507, 507, 10001),
-        Code::Poisoned | Code::ReadOnly | Code::Closed => (503, 503, 10001),
+        Code::InvalidKey => (400, 400, 400, 10041),
+        Code::MetadataTooLarge => (413, 413, 413, 10046),
+        Code::ValueTooLarge | Code::BatchTooLarge => (413, 413, 413, 10024),
+        Code::InvalidExpiry => (400, 400, 400, 10033),
+        Code::InvalidCursor => (400, 400, 400, 10039),
+        Code::InvalidOption => (400, 400, 400, 10029),
+        Code::InvalidName => (400, 400, 400, 10019),
+        Code::NamespaceNotFound => (400, 404, 404, 10013),
+        Code::NamespaceExists => (400, 400, 409, 10014),
+        Code::VersionMismatch => (412, 412, 412, 10001),
+        Code::DiskFull => (507, 507, 507, 10001),
+        Code::Poisoned | Code::ReadOnly | Code::Closed => (503, 503, 503, 10001),
         // Corrupt, Io, and whatever a later engine adds: faults of this side.
-        _ => (500, 500, 10001),
+        _ => (500, 500, 500, 10001),
     }
 }
 

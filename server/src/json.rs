@@ -38,6 +38,23 @@ pub(crate) fn metadata(stored: Option<&[u8]>) -> Option<Cow<'_, str>> {
     compact(stored?).filter(|json| json != "null")
 }
 
+/// The same JSON in ASCII without control characters, which any header can carry to any reader. All
+/// that needs an escape stands in strings, where JSON has one for it.
+pub(crate) fn to_ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if matches!(letter, ' '..='~') {
+            ascii.push(letter);
+        } else {
+            let mut units = [0; 2];
+            for unit in letter.encode_utf16(&mut units) {
+                ascii.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    ascii
+}
+
 /// Appends a value in JSON: a string with its quotes, or a number.
 pub(crate) fn push(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(out, value).expect("strings and numbers are JSON, and memory is no file");
@@ -86,6 +103,17 @@ mod tests {
     fn what_is_not_json_is_not_compacted() {
         for bytes in [&b""[..], b"{", b"nope", b"1 2", b"\"a\nb\"", b"\"\xff\"", b"\xef\xbb\xbf1"] {
             assert_eq!(compact(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn any_letter_can_stand_in_a_header_and_is_the_same_letter() {
+        for (json, ascii) in
+            [("{\"a\":1}", "{\"a\":1}"), ("\"é🔑\u{7f}\"", "\"\\u00e9\\ud83d\\udd11\\u007f\"")]
+        {
+            assert_eq!(to_ascii(json), ascii);
+            let read = |json| serde_json::from_str::<serde_json::Value>(json).unwrap();
+            assert_eq!(read(json), read(ascii));
         }
     }
 

@@ -42,6 +42,7 @@
 //! call      one request, for its handler
 //! binding   the binding surface
 //! rest      the REST surface
+//! problem   errors of the native surface
 //! native    the native surface
 //! ops       health, metrics, OpenAPI
 //! remote    Miniflare's form of a binding request
@@ -77,6 +78,7 @@ mod memory;
 mod metrics;
 mod native;
 mod ops;
+mod problem;
 mod process;
 mod remote;
 mod reply;

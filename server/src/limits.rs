@@ -17,6 +17,10 @@ pub(crate) const METADATA_BYTES_MAX: usize = 1024;
 pub(crate) const LIFETIME_MIN_S: i64 = 60;
 /// Where expirations end, in Unix seconds: records have room for 48 bits of milliseconds.
 pub(crate) const EXPIRATION_MAX_S: i64 = (1 << 48) / 1000;
+/// The shortest life of a key that expires, on the native surface.
+pub(crate) const NATIVE_LIFETIME_MIN: Duration = Duration::from_secs(1);
+/// The longest lifetime in a namespace's settings: a thousand years.
+pub(crate) const SETTING_TTL_MAX: Duration = Duration::from_secs(365_250 * 24 * 60 * 60);
 /// The smallest `cache_ttl`, in seconds.
 pub(crate) const CACHE_TTL_MIN_S: i64 = 30;
 /// The most keys in one bulk get, or in one bulk delete of the binding surface.
@@ -29,6 +33,12 @@ pub(crate) const BULK_WRITE_BYTES_MAX: u64 = 100 << 20;
 pub(crate) const ENTRY_BYTES_MAX: usize = 64 << 20;
 /// The most keys on a list page, and how many are on it when nobody says.
 pub(crate) const LIST_KEYS_MAX: usize = 1000;
+/// The most operations in one batch of the native surface.
+pub(crate) const BATCH_OPERATIONS_MAX: usize = 1000;
+/// The longest body of such a batch, in bytes.
+pub(crate) const BATCH_BYTES_MAX: u64 = 4 << 20;
+/// A list page with values ends when they are more bytes than this; one value is always on it.
+pub(crate) const LIST_VALUE_BYTES_MAX: u64 = 4 << 20;
 /// The longest title of a namespace, in characters.
 pub(crate) const TITLE_CHARS_MAX: usize = 512;
 

@@ -62,7 +62,7 @@ async fn answer(
         Err(_) if is_open(&asked.route) => {
             dispatch(&Call { app, asked, parts, grant: Grant::none(), id }, body).await
         }
-        Err(denied) => deny(asked.route.surface(), denied),
+        Err(denied) => deny(asked.route.surface(), denied, id),
     }
 }
 
@@ -118,14 +118,13 @@ fn is_open(route: &Route) -> bool {
 }
 
 async fn dispatch(call: &Call<'_>, body: &mut Inbound<'_>) -> Reply {
-    let parts = call.parts;
     let line = match call.asked.route {
         Route::Found(line) => line,
-        Route::WrongMethod { surface, allow } => return wrong_method(surface, parts, allow),
-        Route::Unknown { surface } => return unknown(surface, parts),
+        Route::WrongMethod { surface, allow } => return wrong_method(surface, call, allow),
+        Route::Unknown { surface } => return unknown(surface, call),
     };
     if let Err(denied) = call.grant.covers(line.access) {
-        return deny(line.surface, denied);
+        return deny(line.surface, denied, call.id);
     }
     match line.operation {
         Operation::Binding(asked) => binding::serve(call, asked, body).await,
@@ -135,29 +134,29 @@ async fn dispatch(call: &Call<'_>, body: &mut Inbound<'_>) -> Reply {
     }
 }
 
-fn deny(surface: Surface, denied: Denied) -> Reply {
+fn deny(surface: Surface, denied: Denied, id: &RequestId) -> Reply {
     match surface {
         Surface::Binding => binding::deny(denied),
         Surface::Rest => rest::deny(denied),
-        Surface::Native => native::deny(denied),
+        Surface::Native => native::deny(denied, id),
         Surface::Ops => ops::deny(denied),
     }
 }
 
-fn wrong_method(surface: Surface, parts: &Parts, allow: &'static str) -> Reply {
+fn wrong_method(surface: Surface, call: &Call<'_>, allow: &'static str) -> Reply {
     match surface {
         Surface::Binding => binding::wrong_method(allow),
-        Surface::Rest => rest::wrong_method(&parts.method, allow),
-        Surface::Native => native::wrong_method(allow),
+        Surface::Rest => rest::wrong_method(&call.parts.method, allow),
+        Surface::Native => native::wrong_method(allow, call.id),
         Surface::Ops => ops::wrong_method(allow),
     }
 }
 
-fn unknown(surface: Surface, parts: &Parts) -> Reply {
+fn unknown(surface: Surface, call: &Call<'_>) -> Reply {
     match surface {
         Surface::Binding | Surface::Ops => binding::unknown(),
-        Surface::Rest => rest::unknown(parts.uri.path()),
-        Surface::Native => native::unknown(),
+        Surface::Rest => rest::unknown(call.parts.uri.path()),
+        Surface::Native => native::unknown(call.id),
     }
 }
 

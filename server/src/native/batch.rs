@@ -1,0 +1,329 @@
+//! Many writes and conditions that happen all or not at all.
+//!
+//! Every operation is checked before the first is made. Conditions are about the state before the
+//! batch, and one that does not hold is named. A batch is for many small values: a large one is a
+//! `PUT`, which streams.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::StatusCode;
+use kvast::{Batch, Namespace, PutOptions, ValueStream};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny};
+use serde_json::value::RawValue;
+use serde_json::{Value as Json, json};
+
+use super::expiry;
+use super::input::{self, Query, invalid_body};
+use crate::body::Inbound;
+use crate::call::Call;
+use crate::error::Failure;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX};
+use crate::problem::Problem;
+use crate::reply::Reply;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request<'b> {
+    #[serde(borrow)]
+    operations: Vec<&'b RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    op: Op,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Op {
+    Put,
+    Delete,
+    Check,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Put<'b> {
+    #[serde(rename = "op")]
+    _op: IgnoredAny,
+    key: String,
+    #[serde(default)]
+    value: Option<String>,
+    #[serde(default)]
+    value_base64: Option<String>,
+    #[serde(default, borrow)]
+    metadata: Option<&'b RawValue>,
+    #[serde(default, deserialize_with = "present")]
+    ttl: Option<Json>,
+    #[serde(default, deserialize_with = "present")]
+    expires_at: Option<Json>,
+    #[serde(default)]
+    if_version: Option<u64>,
+    #[serde(default)]
+    if_absent: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    #[serde(rename = "op")]
+    _op: IgnoredAny,
+    key: String,
+    #[serde(default)]
+    if_version: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Check {
+    #[serde(rename = "op")]
+    _op: IgnoredAny,
+    key: String,
+    /// `null` for a key that must be absent.
+    #[serde(deserialize_with = "present")]
+    version: Option<Json>,
+}
+
+/// Tells `null` from absence.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}
+
+/// An operation, checked.
+struct Operation {
+    key: String,
+    what: What,
+    /// The version that the key must have before; `Some(None)` if it must be absent.
+    must_be: Option<Option<u64>>,
+}
+
+enum What {
+    Put { value: Vec<u8>, options: PutOptions },
+    Delete,
+    Check,
+}
+
+/// `POST /v1/namespaces/{namespace}/batch`
+pub(super) async fn commit(
+    call: &Call<'_>,
+    namespace: &Namespace,
+    body: &mut Inbound<'_>,
+) -> Result<Reply, Problem> {
+    Query::of(call.query(), &[])?;
+    let read = input::read_body(body, BATCH_BYTES_MAX).await?;
+    let operations = operations(&read.bytes)?;
+    let mut batch = call.app.bridge.batch();
+    for (at, operation) in operations.iter().enumerate() {
+        operation.add_to(&mut batch, namespace).map_err(|failure| at_operation(at, failure))?;
+    }
+    match call.app.bridge.commit_batch(batch).await {
+        Ok(last) => Ok(super::json(StatusCode::OK, &answer(&operations, last))),
+        Err(Failure::Engine(kvast::Error::VersionMismatch { current })) => {
+            Err(mismatch(call, namespace, &operations, current).await)
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+fn operations(body: &[u8]) -> Result<Vec<Operation>, Problem> {
+    let request: Request<'_> = serde_json::from_slice(body).map_err(|error| {
+        invalid_body(format!("The body is not a JSON object with a list of operations: {error}."))
+    })?;
+    let said = request.operations;
+    if said.is_empty() || said.len() > BATCH_OPERATIONS_MAX {
+        let count = said.len();
+        return Err(invalid_body(format!(
+            "A batch has 1 to {BATCH_OPERATIONS_MAX} operations; this one has {count}."
+        )));
+    }
+    let read = |(at, said): (usize, &RawValue)| {
+        Operation::read(said.get()).map_err(|problem| at_operation(at, problem))
+    };
+    said.into_iter().enumerate().map(read).collect()
+}
+
+/// Says which operation a problem is about.
+fn at_operation(at: usize, problem: impl Into<Problem>) -> Problem {
+    problem.into().with("operation", at)
+}
+
+impl Operation {
+    fn read(said: &str) -> Result<Operation, Problem> {
+        let Kind { op } = parse(said)?;
+        match op {
+            Op::Put => Operation::put(parse(said)?),
+            Op::Delete => {
+                let Delete { key, if_version, .. } = parse(said)?;
+                Ok(Operation { key, what: What::Delete, must_be: if_version.map(Some) })
+            }
+            Op::Check => {
+                let Check { key, version, .. } = parse(said)?;
+                let version = version.as_ref().filter(|version| !version.is_null());
+                let number = |json: &Json| {
+                    json.as_u64().ok_or_else(|| {
+                        invalid_body("\"version\" is a number, or null for a key that is absent.")
+                    })
+                };
+                let must_be = Some(version.map(number).transpose()?);
+                Ok(Operation { key, what: What::Check, must_be })
+            }
+        }
+    }
+
+    fn put(put: Put<'_>) -> Result<Operation, Problem> {
+        input::check_key(&put.key)?;
+        let value = match (put.value, put.value_base64) {
+            (Some(text), None) => text.into_bytes(),
+            (None, Some(base64)) => STANDARD.decode(base64).map_err(|error| {
+                invalid_body(format!("\"value_base64\" is not standard base64: {error}."))
+            })?,
+            _ => return Err(invalid_body("A put has \"value\" or \"value_base64\".")),
+        };
+        let mut options = PutOptions::new();
+        if let Some(expiry) = expiry::read_json(put.ttl.as_ref(), put.expires_at.as_ref())? {
+            options = options.expiry(expiry);
+        }
+        if let Some(metadata) = put.metadata
+            && let Some(metadata) = input::metadata(metadata.get().as_bytes())?
+        {
+            options = options.metadata(metadata);
+        }
+        let must_be = match (put.if_version, put.if_absent) {
+            (Some(_), true) => {
+                return Err(invalid_body("A put has \"if_version\" or \"if_absent\", not both."));
+            }
+            (Some(version), false) => Some(Some(version)),
+            (None, true) => Some(None),
+            (None, false) => None,
+        };
+        Ok(Operation { key: put.key, what: What::Put { value, options }, must_be })
+    }
+
+    fn add_to(&self, batch: &mut Batch, namespace: &Namespace) -> Result<(), Failure> {
+        if let Some(version) = self.must_be {
+            batch.check(namespace, &self.key, version)?;
+        }
+        match &self.what {
+            What::Put { value, options } => {
+                batch.put_with(namespace, &self.key, value, options.clone())?;
+            }
+            What::Delete => batch.delete(namespace, &self.key)?,
+            What::Check => {}
+        }
+        Ok(())
+    }
+}
+
+fn parse<'b, T: Deserialize<'b>>(json: &'b str) -> Result<T, Problem> {
+    serde_json::from_str(json).map_err(|error| invalid_body(format!("An operation: {error}.")))
+}
+
+/// The version that each operation left its key at; `null` if that was none. The records of a batch
+/// have consecutive versions.
+fn answer(operations: &[Operation], last: u64) -> Json {
+    let writes = operations.iter().filter(|operation| !matches!(operation.what, What::Check));
+    let mut next = (last + 1).saturating_sub(writes.count() as u64);
+    let versions = operations.iter().map(|operation| {
+        let version = match operation.what {
+            What::Put { .. } => Some(next),
+            What::Delete => None,
+            What::Check => return json!({ "version": operation.must_be.flatten() }),
+        };
+        next += 1;
+        json!({ "version": version })
+    });
+    json!({ "operations": versions.collect::<Vec<Json>>() })
+}
+
+/// The problem of a condition that does not hold: which one, as far as that can still be seen.
+async fn mismatch(
+    call: &Call<'_>,
+    namespace: &Namespace,
+    operations: &[Operation],
+    mut current: Option<u64>,
+) -> Problem {
+    for (at, operation) in operations.iter().enumerate() {
+        let Some(must_be) = operation.must_be else { continue };
+        let Ok(found) = call.app.bridge.find(namespace, &operation.key).await else { continue };
+        current = found.as_ref().map(ValueStream::version);
+        if current != must_be {
+            let problem = at_operation(at, Problem::version_mismatch(current));
+            return problem.with("key", operation.key.as_str());
+        }
+    }
+    Problem::version_mismatch(current)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Vec<Operation>, Problem> {
+        operations(json.as_bytes())
+    }
+
+    fn one(operation: &str) -> Result<Operation, Problem> {
+        Operation::read(operation)
+    }
+
+    #[test]
+    fn conditions_are_read_in_each_of_their_forms() {
+        for (operation, must_be) in [
+            (r#"{"op":"put","key":"k","value":""}"#, None),
+            (r#"{"op":"put","key":"k","value":"","if_version":7}"#, Some(Some(7))),
+            (r#"{"op":"put","key":"k","value":"","if_absent":true}"#, Some(None)),
+            (r#"{"op":"put","key":"k","value":"","if_absent":false}"#, None),
+            (r#"{"op":"delete","key":"k"}"#, None),
+            (r#"{"op":"delete","key":"k","if_version":7}"#, Some(Some(7))),
+            (r#"{"op":"check","key":"k","version":7}"#, Some(Some(7))),
+            (r#"{"op":"check","key":"k","version":null}"#, Some(None)),
+        ] {
+            let read = one(operation).unwrap_or_else(|problem| panic!("{problem:?}"));
+            assert_eq!(read.must_be, must_be, "{operation}");
+        }
+    }
+
+    #[test]
+    fn operations_that_say_too_little_or_too_much_are_refused() {
+        for operation in [
+            "5",
+            "{}",
+            r#"{"op":"get","key":"k"}"#,
+            r#"{"op":"put","key":"k"}"#,
+            r#"{"op":"put","value":""}"#,
+            r#"{"op":"put","key":"k","value":"","value_base64":""}"#,
+            r#"{"op":"put","key":"k","value":5}"#,
+            r#"{"op":"put","key":"k","value_base64":"?"}"#,
+            r#"{"op":"put","key":"k","value":"","ttl":0}"#,
+            r#"{"op":"put","key":"k","value":"","ttl":5,"expires_at":null}"#,
+            r#"{"op":"put","key":"k","value":"","version":5}"#,
+            r#"{"op":"put","key":"k","value":"","if_version":5,"if_absent":true}"#,
+            r#"{"op":"put","key":"k","value":"","if_version":-1}"#,
+            r#"{"op":"delete","key":"k","value":""}"#,
+            r#"{"op":"check","key":"k"}"#,
+            r#"{"op":"check","key":"k","version":"7"}"#,
+        ] {
+            assert!(one(operation).is_err(), "{operation}");
+        }
+        for body in ["", "[]", "{}", r#"{"operations":[]}"#, r#"{"operations":[{}],"x":1}"#] {
+            assert!(read(body).is_err(), "{body}");
+        }
+        let many = vec![r#"{"op":"delete","key":"k"}"#; BATCH_OPERATIONS_MAX + 1].join(",");
+        assert!(read(&format!(r#"{{"operations":[{many}]}}"#)).is_err());
+    }
+
+    #[test]
+    fn each_write_has_the_version_that_it_was_given() {
+        let operations = [
+            r#"{"op":"put","key":"a","value":""}"#,
+            r#"{"op":"check","key":"b","version":3}"#,
+            r#"{"op":"delete","key":"c"}"#,
+            r#"{"op":"put","key":"d","value":""}"#,
+        ];
+        let operations: Vec<Operation> = operations.into_iter().flat_map(one).collect();
+        let versions =
+            json!([{ "version": 10 }, { "version": 3 }, { "version": null }, { "version": 12 }]);
+        assert_eq!(answer(&operations, 12), json!({ "operations": versions }));
+    }
+}
