@@ -47,7 +47,7 @@ fn the_curl_lines_of_the_readme_work_against_the_server() {
         .filter(|block| block.contains("curl "))
         .map(|block| block.replace("127.0.0.1:8787", &server.address))
         .collect();
-    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert_eq!(lines.len(), 4, "{lines:?}");
     let run = |script: &str| {
         let script = format!("set -e\n{}", script.replace("curl ", "curl --silent --fail "));
         let output = Command::new("sh").args(["-c", &script]).output().expect("run sh");
@@ -60,6 +60,12 @@ fn the_curl_lines_of_the_readme_work_against_the_server() {
     let listed = run(&format!("curl 'http://{}/?prefix=user/'", server.address));
     assert!(listed.contains("\"user/42\"") && listed.contains("expiration"), "{listed}");
     assert!(run(&lines[2]).contains("\"success\":true"));
+    let native = run(&lines[3]);
+    for shown in
+        ["HTTP/1.1 201", "kvast-metadata: {\"v\":1}", "\"value\":\"Ada\"", "\"version\":null"]
+    {
+        assert!(native.contains(shown), "{native}");
+    }
 }
 
 #[test]
