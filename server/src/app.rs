@@ -7,6 +7,7 @@ use crate::body::Uploads;
 use crate::bridge::Bridge;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::phase::Phase;
 
 /// The namespace of requests that name none.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
@@ -17,6 +18,7 @@ pub(crate) struct App {
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) auth: Auth,
     pub(crate) metrics: Metrics,
+    pub(crate) phase: Phase,
     /// Log each request at the level `info`.
     pub(crate) access_log: bool,
     pub(crate) limits: Limits,

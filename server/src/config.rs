@@ -48,6 +48,8 @@ pub enum ListenOn {
     Tcp(SocketAddr),
     /// A Unix socket, made at this path.
     Unix(PathBuf),
+    /// The sockets that a service manager has opened for this process.
+    Passed,
 }
 
 impl fmt::Display for ListenOn {
@@ -55,6 +57,7 @@ impl fmt::Display for ListenOn {
         match self {
             ListenOn::Tcp(addr) => addr.fmt(f),
             ListenOn::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenOn::Passed => f.write_str("the sockets of the service manager"),
         }
     }
 }

@@ -38,6 +38,7 @@
 //! commit    writes in flight share a sync
 //! bridge    async to blocking, here only
 //! gather    several values in one answer
+//! phase     serving, draining
 //! app       what requests share
 //! call      one request, for its handler
 //! binding   the binding surface
@@ -47,7 +48,11 @@
 //! ops       health, metrics, OpenAPI
 //! remote    Miniflare's form of a binding request
 //! service   one request from head to answer
+//! framing   where requests end
 //! wire      a socket that does not wait for ever
+//! tls       certificates and handshakes
+//! socket    places to listen
+//! streams   requests of one HTTP/2 connection
 //! listen    connections
 //! start     a running server
 //! cli       the program
@@ -70,6 +75,7 @@ mod envelope;
 mod error;
 mod exposition;
 mod form;
+mod framing;
 mod gather;
 mod json;
 mod limits;
@@ -78,6 +84,7 @@ mod memory;
 mod metrics;
 mod native;
 mod ops;
+mod phase;
 mod problem;
 mod process;
 mod remote;
@@ -86,9 +93,12 @@ mod rest;
 mod route;
 mod rules;
 mod service;
+mod socket;
 mod spool;
 mod staging;
 mod start;
+mod streams;
+mod tls;
 mod trace;
 mod uri;
 mod wire;
@@ -96,3 +106,4 @@ mod wire;
 pub use config::{Config, DEFAULT_DATA, DEFAULT_PORT, ListenOn, TlsFiles};
 pub use limits::Limits;
 pub use start::{Handle, StartError, start};
+pub use tls::TlsError;

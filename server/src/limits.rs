@@ -49,8 +49,20 @@ pub struct Limits {
     pub connections: usize,
     /// The longest request head (request line and headers), in bytes.
     pub head_bytes: usize,
-    /// How long a head may take to arrive; also how long a kept-alive connection may idle.
+    /// The longest target of a request (its path and query), in bytes.
+    pub line_bytes: usize,
+    /// How long a head may take to arrive, from its first byte.
     pub head_time: Duration,
+    /// How long a connection may be kept open between requests.
+    pub idle_time: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_time: Duration,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
+    /// What one HTTP/2 request may send before it is read, in bytes.
+    pub stream_window_bytes: u32,
+    /// What all requests of one HTTP/2 connection together may send before it is read, in bytes.
+    pub connection_window_bytes: u32,
     /// The most that one connection buffers of what it reads or has yet to write, in bytes.
     pub connection_buffer_bytes: usize,
     /// How long a request body may pause.
@@ -91,7 +103,13 @@ impl Default for Limits {
         Limits {
             connections: 1024,
             head_bytes: 64 << 10,
+            line_bytes: 16 << 10,
             head_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(75),
+            handshake_time: Duration::from_secs(10),
+            streams: 100,
+            stream_window_bytes: 128 << 10,
+            connection_window_bytes: 512 << 10,
             connection_buffer_bytes: 256 << 10,
             body_idle: Duration::from_secs(30),
             body_time: Duration::from_secs(600),

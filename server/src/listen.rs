@@ -1,60 +1,73 @@
 //! Connections: taking them, serving them within limits, and letting them end.
 //!
 //! A connection is taken only when there is a place for it; until then it waits in the kernel's
-//! queue. Once told to stop, no new one is taken, idle ones are closed, and those in the middle of
-//! a request may finish it within a limit. Absent on purpose: TLS, which a proxy does better.
+//! queue, whichever socket it came to. Where there is a certificate, TCP connections begin with a
+//! handshake, which holds up nobody else, and may choose HTTP/2; there is no HTTP/2 without TLS.
+//! Once the server drains, no new connection is taken, idle ones are closed, and those in the
+//! middle of a request may finish it within a limit. Absent on purpose: what is served.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{interval, timeout};
 
 use crate::app::App;
 use crate::limits::Limits;
+use crate::phase::Follower;
+use crate::reply::{Reply, ReplyBody};
 use crate::service;
+use crate::socket::{Arrival, Socket};
+use crate::streams::{Outlook, Sent, Streams};
+use crate::tls::{self, Tls};
 use crate::wire::Wire;
 
 /// How long to wait after the system refused a connection: it is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves connections until `stop` is ready, then drains them.
-pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, stop: impl Future) {
-    let protocol = protocol(&app.limits);
+/// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_LIMIT: Duration = Duration::from_secs(20);
+/// What a client of HTTP/2 may open and give up again before the server has looked at it.
+const RESETS_MAX: usize = 20;
+/// How many of its requests may break the rules of HTTP/2.
+const FAULTS_MAX: usize = 100;
+/// What is buffered of one HTTP/2 answer.
+const STREAM_BUFFER_BYTES: usize = 128 << 10;
+
+/// Serves connections until the server drains, and then until they have ended.
+pub(crate) async fn serve(sockets: Vec<Socket>, tls: Option<Arc<Tls>>, app: Arc<App>) {
     let places = Arc::new(Semaphore::new(app.limits.connections));
-    let connections = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let (stream, place) = tokio::select! {
-            _ = &mut stop => break,
-            accepted = accept(&listener, &places) => accepted,
+    let host = Arc::new(Host { http1: http1(&app.limits), http2: http2(&app.limits), tls, app });
+    let mut follower = host.app.phase.follow();
+    for turn in 0.. {
+        let (arrival, place) = tokio::select! {
+            () = follower.drain() => break,
+            arrived = arrive(&sockets, turn, &places) => arrived,
         };
-        let io = TokioIo::new(Wire::new(stream, app.limits.write_stall, app.limits.linger));
-        let shared = Arc::clone(&app);
-        let service = service_fn(move |request| service::serve(Arc::clone(&shared), request));
-        let connection = connections.watch(protocol.serve_connection(io, service));
-        tokio::spawn(async move {
-            let _place = place;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
-            }
-        });
+        host.welcome(arrival, place);
     }
-    drop(listener);
-    drain(connections, app.limits.drain_time).await;
+    drop((sockets, follower));
+    drain(&host.app).await;
 }
 
-fn protocol(limits: &Limits) -> http1::Builder {
+fn http1(limits: &Limits) -> http1::Builder {
     let mut protocol = http1::Builder::new();
     protocol
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_time)
+        // The wire does it, and tells a head that is slow from a client that has nothing to ask.
+        .header_read_timeout(None)
         .max_header_size(limits.head_bytes)
         .max_buf_size(limits.connection_buffer_bytes)
         // A client that ends its side after the request still gets its answer.
@@ -62,20 +75,31 @@ fn protocol(limits: &Limits) -> http1::Builder {
     protocol
 }
 
+fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut protocol = http2::Builder::new(TokioExecutor::new());
+    protocol
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(FAULTS_MAX)
+        .initial_stream_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
+        .max_send_buf_size(STREAM_BUFFER_BYTES)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_LIMIT);
+    protocol
+}
+
+type Place = Option<OwnedSemaphorePermit>;
+
 /// The next connection, as soon as there is a place for it.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+async fn arrive(sockets: &[Socket], turn: usize, places: &Arc<Semaphore>) -> (Arrival, Place) {
     // The semaphore is never closed, so this cannot fail.
     let place = Arc::clone(places).acquire_owned().await.ok();
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Without this, the end of an answer can wait for the client's acknowledgement.
-                let _ = stream.set_nodelay(true);
-                return (stream, place);
-            }
+        match accept(sockets, turn).await {
+            Ok(arrival) => return (arrival, place),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "the system gives no connection; trying again");
@@ -85,15 +109,148 @@ async fn accept(
     }
 }
 
+/// Each socket is the first to be asked in its turn, so that none keeps the others waiting.
+fn accept(sockets: &[Socket], turn: usize) -> impl Future<Output = io::Result<Arrival>> {
+    let (after, before) = sockets.split_at(turn % sockets.len().max(1));
+    poll_fn(move |cx| {
+        let in_turn = before.iter().chain(after);
+        let accepted = in_turn.map(|socket| socket.poll_accept(cx)).find(Poll::is_ready);
+        accepted.unwrap_or(Poll::Pending)
+    })
+}
+
 /// The client went away before it was taken.
 fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-async fn drain(connections: GracefulShutdown, limit: Duration) {
-    let open = connections.count();
+/// What all connections need.
+struct Host {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    tls: Option<Arc<Tls>>,
+    app: Arc<App>,
+}
+
+impl Host {
+    /// Serves a connection in a task of its own.
+    fn welcome(self: &Arc<Self>, arrival: Arrival, place: Place) {
+        let (host, follower) = (Arc::clone(self), self.app.phase.follow());
+        match arrival {
+            Arrival::Tcp(stream) => {
+                // Without this, the end of an answer can wait for the client's acknowledgement.
+                let _ = stream.set_nodelay(true);
+                match &self.tls {
+                    None => spawn(place, async move { host.serve_http1(stream, follower).await }),
+                    Some(tls) => {
+                        let tls = Arc::clone(tls);
+                        spawn(place, async move { host.serve_tls(&tls, stream, follower).await });
+                    }
+                }
+            }
+            Arrival::Unix(stream) => {
+                spawn(place, async move { host.serve_http1(stream, follower).await });
+            }
+        }
+    }
+
+    async fn serve_tls(&self, tls: &Tls, stream: TcpStream, mut follower: Follower) {
+        let handshake = timeout(self.app.limits.handshake_time, tls.accept(stream));
+        let shaken = tokio::select! {
+            shaken = handshake => shaken,
+            () = follower.drain() => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) if tls::speaks_http2(&stream) => {
+                self.serve_http2(stream, follower).await;
+            }
+            Ok(Ok(stream)) => self.serve_http1(stream, follower).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+            Err(_) => tracing::debug!("a handshake took too long"),
+        }
+    }
+
+    async fn serve_http1<S>(&self, stream: S, mut follower: Follower)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let io = TokioIo::new(Wire::of_requests(stream, &self.app.limits));
+        let service = service_fn(|request| service::serve(Arc::clone(&self.app), request));
+        let mut connection = pin!(self.http1.serve_connection(io, service));
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = follower.drain() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        log_end(ended);
+    }
+
+    async fn serve_http2<S>(&self, stream: S, mut follower: Follower)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let limits = &self.app.limits;
+        let streams = Streams::new(limits);
+        let io = TokioIo::new(Wire::of_anything(stream, limits));
+        let service = service_fn(|request| answer(Arc::clone(&self.app), &streams, request));
+        let mut connection = pin!(self.http2.serve_connection(io, service));
+        let mut look = interval(limits.write_stall.min(limits.idle_time) / 2);
+        let mut is_ending = false;
+        loop {
+            let ends = tokio::select! {
+                biased;
+                ended = connection.as_mut() => return log_end(ended),
+                () = follower.drain(), if !is_ending => true,
+                _ = look.tick() => match streams.outlook() {
+                    Outlook::Fine => false,
+                    Outlook::Idle => true,
+                    Outlook::Stalled => {
+                        tracing::debug!("a client takes nothing of an answer");
+                        return;
+                    }
+                }
+            };
+            if ends && !is_ending {
+                is_ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+fn spawn(place: Place, connection: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(async move {
+        connection.await;
+        drop(place);
+    });
+}
+
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Answers a request of an HTTP/2 connection.
+fn answer(
+    app: Arc<App>,
+    streams: &Arc<Streams>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Sent<ReplyBody>>, Infallible>> + use<> {
+    let stream = streams.open();
+    async move {
+        let reply: Reply = service::serve(app, request).await?;
+        Ok(reply.map(|body| stream.send(body)))
+    }
+}
+
+async fn drain(app: &App) {
+    let open = app.phase.followers();
     tracing::info!(open, "no longer listening; requests in flight may end");
-    if tokio::time::timeout(limit, connections.shutdown()).await.is_err() {
+    if timeout(app.limits.drain_time, app.phase.ended()).await.is_err() {
         tracing::warn!("requests did not end in time and are cut off");
     }
 }

@@ -54,7 +54,7 @@ async fn answer(
     id: &RequestId,
     body: &mut Inbound<'_>,
 ) -> Reply {
-    if let Err(refusal) = check_framing(parts) {
+    if let Err(refusal) = check_framing(app, parts) {
         return binding::refuse(refusal);
     }
     match app.auth.check(&parts.headers) {
@@ -94,7 +94,15 @@ fn log(app: &App, parts: &Parts, route: &Route, id: &RequestId, reply: &Reply, t
     }
 }
 
-fn check_framing(parts: &Parts) -> Result<(), Refusal> {
+fn check_framing(app: &App, parts: &Parts) -> Result<(), Refusal> {
+    if parts
+        .uri
+        .path_and_query()
+        .is_some_and(|target| target.as_str().len() > app.limits.line_bytes)
+    {
+        let text = format!("The target of a request has at most {} bytes.", app.limits.line_bytes);
+        return Err(Refusal::new(StatusCode::URI_TOO_LONG, text));
+    }
     if !has_one_host(parts.version, &parts.headers) {
         return Err(Refusal::bad("A request has exactly one Host header."));
     }
@@ -171,12 +179,12 @@ fn has_unknown_coding(headers: &HeaderMap) -> bool {
 }
 
 /// What the host is does not matter here, but two of them mean that somebody in between saw
-/// another request than this server does. HTTP/1.0 knows no host.
+/// another request than this server does. HTTP/1.0 knows no host, HTTP/2 has it elsewhere.
 fn has_one_host(version: Version, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(_), None) => true,
-        (None, _) => version < Version::HTTP_11,
+        (None, _) => version != Version::HTTP_11,
         (Some(_), Some(_)) => false,
     }
 }

@@ -1,9 +1,9 @@
 //! A running server: what has to hold before it listens, and how it ends.
 //!
-//! Starting checks what needs no disk first (the token file, the address), then takes the port,
-//! then opens the store: a wrong flag never touches data, and clients that come during a long
-//! recovery wait instead of being refused. Stopping goes the other way round. Absent on purpose:
-//! signals and exit codes, which belong to the command line.
+//! Starting checks what needs no disk first (the tokens, the certificate, the addresses), then
+//! takes the sockets, then opens the store: a wrong flag never touches data, and clients that come
+//! during a long recovery wait instead of being refused. Stopping goes the other way round. Absent
+//! on purpose: signals and exit codes, which belong to the command line.
 
 use std::fmt;
 use std::future::Future;
@@ -14,9 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvast::{Db, Options};
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::app::{App, DEFAULT_NAMESPACE};
@@ -26,30 +24,34 @@ use crate::bridge::Bridge;
 use crate::config::{Config, ListenOn};
 use crate::listen;
 use crate::metrics::Metrics;
+use crate::phase::Phase;
+use crate::socket::{self, Passed, Socket};
 use crate::spool::Spool;
+use crate::tls::{Tls, TlsError};
 
 /// How long blocking calls may hold up the end of the runtime, after all requests have ended.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
 /// A server that is listening. It stops when it is told to, or dropped.
 pub struct Handle {
-    addr: SocketAddr,
+    addrs: Vec<SocketAddr>,
+    urls: Vec<String>,
     app: Arc<App>,
+    tls: Option<Arc<Tls>>,
     running: Option<Running>,
 }
 
 struct Running {
     runtime: Runtime,
     serving: JoinHandle<()>,
-    stop: oneshot::Sender<()>,
 }
 
 /// Why a server did not start.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The address is not loopback, and there is no token file.
-    Unprotected(SocketAddr),
+    /// Other machines reach this place, and no token is needed there.
+    Unprotected(String),
     /// The token file cannot be used.
     TokenFile {
         /// The file.
@@ -57,10 +59,14 @@ pub enum StartError {
         /// What is wrong with it.
         source: io::Error,
     },
-    /// The address cannot be listened on.
+    /// The certificate and key cannot be used.
+    Tls(TlsError),
+    /// There is no place to listen.
+    Nowhere,
+    /// A place cannot be listened on.
     Listen {
-        /// The address.
-        addr: SocketAddr,
+        /// The place.
+        on: ListenOn,
         /// What the system said.
         source: io::Error,
     },
@@ -73,18 +79,24 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Unprotected(addr) => write!(
+            StartError::Unprotected(place) => write!(
                 f,
-                "{addr} can be reached from other machines, so a token is needed: write one to a \
-                 file and pass --token-file FILE, or listen on 127.0.0.1"
+                "{place} can be reached from other machines, so a token is needed: write one to a \
+                 file and pass --token-file FILE, or listen on 127.0.0.1; --insecure does without"
             ),
             StartError::TokenFile { path, source } => write!(
                 f,
                 "the token file {} cannot be used: {source}; it holds one token per line",
                 path.display()
             ),
-            StartError::Listen { addr, source } => {
-                write!(f, "cannot listen on {addr}: {source}; choose another with --listen")
+            StartError::Tls(error) => write!(
+                f,
+                "no TLS: {error}; both files are PEM, the certificate's with its chain, and the \
+                 key is that of the first certificate"
+            ),
+            StartError::Nowhere => f.write_str("no place to listen; name one with --listen"),
+            StartError::Listen { on, source } => {
+                write!(f, "cannot listen on {on}: {source}; choose another with --listen")
             }
             StartError::Threads(source) => write!(f, "cannot start threads: {source}"),
             StartError::Store(error) => error.fmt(f),
@@ -95,7 +107,8 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            StartError::Unprotected(_) => None,
+            StartError::Unprotected(_) | StartError::Nowhere => None,
+            StartError::Tls(error) => Some(error),
             StartError::TokenFile { source, .. }
             | StartError::Listen { source, .. }
             | StartError::Threads(source) => Some(source),
@@ -116,11 +129,15 @@ impl From<kvast::Error> for StartError {
 /// What keeps the server from serving safely; the store is then closed again.
 pub fn start(config: Config) -> Result<Handle, StartError> {
     let auth = auth(&config)?;
+    let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
+    let tls = tls.map(Arc::new);
+    let passed = passed(&config)?;
     let runtime = runtime(&config).map_err(StartError::Threads)?;
-    let listen = first_tcp(&config);
-    let (listener, addr) = runtime
-        .block_on(listen_on(listen))
-        .map_err(|source| StartError::Listen { addr: listen, source })?;
+    let sockets = {
+        let _in_runtime = runtime.enter();
+        sockets(&config, passed)?
+    };
+    check_protection(&config, &sockets)?;
 
     let db = Options::new().durability(config.durability).open(&config.data)?;
     for line in db.recovery().to_string().lines() {
@@ -132,26 +149,50 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let spool = Spool::new(config.data.clone(), config.limits.upload_wait);
     let bridge = Bridge::new(db, config.durability, &config.limits, Arc::clone(&uploads), spool)
         .map_err(StartError::Threads)?;
-    let (metrics, access_log) = (Metrics::new(), config.access_log);
-    let app = Arc::new(App { bridge, uploads, auth, metrics, access_log, limits: config.limits });
-    let (stop, stopped) = oneshot::channel();
-    let serving = runtime.spawn(listen::serve(listener, Arc::clone(&app), stopped));
+    let app = Arc::new(App {
+        bridge,
+        uploads,
+        auth,
+        metrics: Metrics::new(),
+        phase: Phase::serving(),
+        access_log: config.access_log,
+        limits: config.limits,
+    });
+    let addrs = sockets.iter().filter_map(Socket::addr).collect();
+    let urls: Vec<String> = sockets.iter().map(|socket| url(socket, tls.is_some())).collect();
+    tracing::info!(on = urls.join(" "), data = %config.data.display(), "listening");
+    let serving = runtime.spawn(listen::serve(sockets, tls.clone(), Arc::clone(&app)));
     runtime.spawn(watch(Arc::clone(&app)));
-    tracing::info!(%addr, data = %config.data.display(), "listening");
-    Ok(Handle { addr, app, running: Some(Running { runtime, serving, stop }) })
+    Ok(Handle { addrs, urls, app, tls, running: Some(Running { runtime, serving }) })
 }
 
 impl Handle {
-    /// Where the server listens: the real port, if the system chose it.
+    /// The first TCP address: the real port, if the system chose it.
+    ///
+    /// # Panics
+    /// If the server listens on Unix sockets only.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        *self.addrs.first().expect("a TCP address to listen on")
     }
 
-    /// The origin of every URL of this server, for example `http://127.0.0.1:8787`.
+    /// All TCP addresses, in the order of the configuration.
     #[must_use]
-    pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// The origin of the URLs of this server, for example `http://127.0.0.1:8787`: the first, if it
+    /// listens on several places.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.urls.first().map_or("", String::as_str)
+    }
+
+    /// All places where the server listens: origins of URLs, and `unix:` with a path.
+    #[must_use]
+    pub fn urls(&self) -> &[String] {
+        &self.urls
     }
 
     /// The store that is served.
@@ -168,6 +209,15 @@ impl Handle {
         self.running.as_ref().expect("it runs until it is stopped").runtime.block_on(future)
     }
 
+    /// Reads again what may change while the server runs: the certificate and its key. What cannot
+    /// be used changes nothing.
+    ///
+    /// # Errors
+    /// Why the new certificate cannot be used.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.reload())
+    }
+
     /// Takes no more connections, lets requests in flight end within the limit, and closes the
     /// store. Blocks until all that is done.
     ///
@@ -178,9 +228,9 @@ impl Handle {
     }
 
     fn shut_down(&mut self) -> Result<(), kvast::Error> {
-        let Some(Running { runtime, serving, stop }) = self.running.take() else { return Ok(()) };
+        let Some(Running { runtime, serving }) = self.running.take() else { return Ok(()) };
+        self.app.phase.drain();
         // Fails only if serving has ended by itself, which is a panic that was reported.
-        let _ = stop.send(());
         let _ = runtime.block_on(serving);
         let closed = self.app.bridge.close();
         runtime.shutdown_timeout(RUNTIME_GRACE);
@@ -197,20 +247,58 @@ impl Drop for Handle {
     }
 }
 
-fn first_tcp(config: &Config) -> SocketAddr {
-    let tcp = config.listen.iter().find_map(|on| match on {
-        ListenOn::Tcp(addr) => Some(*addr),
-        ListenOn::Unix(_) => None,
-    });
-    tcp.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
-}
-
 fn auth(config: &Config) -> Result<Auth, StartError> {
     match &config.token_file {
         Some(path) => Auth::from_file(path)
             .map_err(|source| StartError::TokenFile { path: path.clone(), source }),
-        None if first_tcp(config).ip().to_canonical().is_loopback() => Ok(Auth::open()),
-        None => Err(StartError::Unprotected(first_tcp(config))),
+        None => Ok(Auth::open()),
+    }
+}
+
+/// The sockets that a service manager has opened, if they are wanted.
+fn passed(config: &Config) -> Result<Vec<Passed>, StartError> {
+    if !config.listen.contains(&ListenOn::Passed) {
+        return Ok(Vec::new());
+    }
+    socket::take_passed().map_err(|source| StartError::Listen { on: ListenOn::Passed, source })
+}
+
+/// Listens on all places.
+fn sockets(config: &Config, passed: Vec<Passed>) -> Result<Vec<Socket>, StartError> {
+    let mut sockets = Vec::new();
+    let failed = |on: &ListenOn| {
+        let on = on.clone();
+        move |source| StartError::Listen { on, source }
+    };
+    for on in &config.listen {
+        match on {
+            ListenOn::Tcp(addr) => sockets.push(Socket::tcp(*addr).map_err(failed(on))?),
+            ListenOn::Unix(path) => sockets.push(Socket::unix(path).map_err(failed(on))?),
+            ListenOn::Passed => {}
+        }
+    }
+    for passed in passed {
+        sockets.push(Socket::passed(passed).map_err(failed(&ListenOn::Passed))?);
+    }
+    if sockets.is_empty() { Err(StartError::Nowhere) } else { Ok(sockets) }
+}
+
+/// What other machines reach needs a token, unless somebody has said that it does not.
+fn check_protection(config: &Config, sockets: &[Socket]) -> Result<(), StartError> {
+    if config.token_file.is_some() || config.insecure {
+        return Ok(());
+    }
+    match sockets.iter().find(|socket| !socket.is_local()) {
+        Some(open) => Err(StartError::Unprotected(open.to_string())),
+        None => Ok(()),
+    }
+}
+
+fn url(socket: &Socket, has_tls: bool) -> String {
+    match socket {
+        Socket::Tcp(..) if has_tls => format!("https://{socket}"),
+        Socket::Tcp(..) => format!("http://{socket}"),
+        Socket::Unix(..) => socket.to_string(),
     }
 }
 
@@ -241,10 +329,4 @@ async fn watch(app: Arc<App>) {
         }
         known = trouble;
     }
-}
-
-async fn listen_on(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(addr).await?;
-    let addr = listener.local_addr()?;
-    Ok((listener, addr))
 }

@@ -1,10 +1,13 @@
-//! A socket that does not wait for ever, and that lets its client read the last answer.
+//! A socket that does not wait for ever, that hands on no doubtful byte, and that lets its client
+//! read the last answer.
 //!
 //! A client that takes nothing of its answer is dropped after a while, since it holds a place and
-//! the value it asked for. And closing a socket while bytes of the client are unread sends a reset,
-//! which can overtake the answer; so closing ends this side first, then reads on for a moment
-//! until the client has hung up. Absent on purpose: time-outs for reading, which belong to heads
-//! and bodies, not to sockets.
+//! the value it asked for; so is one that takes too long for a head. Between requests a connection
+//! may wait longer, which only this place can tell apart: it follows the framing of what it reads,
+//! and where that is in doubt it ends the input with bytes that the parser refuses. And closing a
+//! socket while bytes of the client are unread sends a reset, which can overtake the answer; so
+//! closing ends this side first, then reads on for a moment until the client has hung up. Absent
+//! on purpose: time-outs of bodies, which belong to who reads them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,12 +15,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-/// A connection's socket.
-pub(crate) struct Wire {
-    stream: TcpStream,
+use crate::framing::{Framing, Place, REFUSED};
+use crate::limits::Limits;
+
+/// A connection's socket, or the TLS session on it.
+pub(crate) struct Wire<S> {
+    stream: S,
+    input: Input,
     stall_limit: Duration,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -26,9 +32,80 @@ pub(crate) struct Wire {
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
-impl Wire {
-    pub(crate) fn new(stream: TcpStream, stall_limit: Duration, linger_limit: Duration) -> Wire {
-        Wire { stream, stall_limit, stalled: None, linger_limit, lingering: None }
+/// What is known about the bytes that come in.
+enum Input {
+    /// Requests of HTTP/1.1, one after the other.
+    Requests(Framing, Patience),
+    /// Something that has its own framing and its own times.
+    Anything,
+    /// No more comes but these.
+    Ending(&'static [u8]),
+}
+
+/// How long the next byte of a request may take.
+struct Patience {
+    idle_limit: Duration,
+    head_limit: Duration,
+    /// Where the connection was when the deadline was set.
+    at: (Place, u64),
+    deadline: Instant,
+    /// Never later than the deadline. It is moved only when it has run out, not for each request.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(limits: &Limits) -> Patience {
+        Patience {
+            idle_limit: limits.idle_time,
+            head_limit: limits.head_time,
+            at: (Place::Body, 0),
+            deadline: Instant::now(),
+            timer: None,
+        }
+    }
+
+    /// Ready when it has taken too long.
+    fn poll_end(&mut self, cx: &mut Context<'_>, framing: &Framing) -> Poll<Place> {
+        let place = framing.place();
+        let limit = match place {
+            Place::Between => self.idle_limit,
+            Place::Head => self.head_limit,
+            Place::Body => return Poll::Pending,
+        };
+        if self.at != (place, framing.heads()) {
+            self.at = (place, framing.heads());
+            self.deadline = Instant::now() + limit;
+        }
+        let deadline = self.deadline;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.deadline() < deadline {
+            ready!(timer.as_mut().poll(cx));
+            timer.as_mut().reset(deadline);
+        }
+        timer.as_mut().poll(cx).map(|()| place)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// A stream of HTTP/1.1 requests.
+    pub(crate) fn of_requests(stream: S, limits: &Limits) -> Wire<S> {
+        let input = Input::Requests(Framing::default(), Patience::new(limits));
+        Wire { input, ..Wire::of_anything(stream, limits) }
+    }
+
+    /// A stream whose input is not looked at.
+    pub(crate) fn of_anything(stream: S, limits: &Limits) -> Wire<S> {
+        Wire {
+            stream,
+            input: Input::Anything,
+            stall_limit: limits.write_stall,
+            stalled: None,
+            linger_limit: limits.linger,
+            lingering: None,
+        }
     }
 
     /// Turns a write that waits for too long into an error.
@@ -48,6 +125,18 @@ impl Wire {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Whether the client has taken too long with its next byte.
+    fn poll_impatience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Input::Requests(framing, patience) = &mut self.input else { return Poll::Pending };
+        let place = ready!(patience.poll_end(cx, framing));
+        self.input = Input::Ending(b"");
+        if place == Place::Between {
+            return Poll::Ready(Ok(()));
+        }
+        tracing::debug!("a client did not send its whole head in time");
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     /// Reads and forgets until the client ends its side.
     fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -61,17 +150,43 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        if !matches!(self.input, Input::Ending(_)) {
+            match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => return self.poll_impatience(cx),
+            }
+        }
+        self.input.check(buffer, before);
+        Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Wire {
+impl Input {
+    /// Takes back what is not sound of what was read, and puts in its place what is refused.
+    fn check(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+        if let Input::Requests(framing, _) = self
+            && let Err(sound) = framing.follow(&buffer.filled()[before..])
+        {
+            tracing::debug!("a request is framed so that it could be understood in two ways");
+            buffer.set_filled(before + sound);
+            *self = Input::Ending(REFUSED);
+        }
+        if let Input::Ending(rest) = self {
+            let (now, later) = rest.split_at(rest.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            *rest = later;
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -95,12 +210,14 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.bound(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingering.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            let ended = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.bound(cx, ended))?;
             self.lingering = Some(Box::pin(sleep(self.linger_limit)));
         }
         let hung_up = self.poll_hang_up(cx).is_ready();

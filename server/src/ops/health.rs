@@ -15,6 +15,9 @@ pub(super) fn health() -> Reply {
 
 /// 200 or 503, and why.
 pub(super) fn ready(call: &Call<'_>) -> Reply {
+    if call.app.phase.is_draining() {
+        return reply::sentence(StatusCode::SERVICE_UNAVAILABLE, "The server is stopping.");
+    }
     match call.app.bridge.check_writable() {
         Ok(()) => reply::sentence(StatusCode::OK, "ok"),
         Err(failure) => reply::sentence(StatusCode::SERVICE_UNAVAILABLE, failure.tell().text),

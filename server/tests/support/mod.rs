@@ -112,8 +112,14 @@ impl Client {
 
     /// Reads one answer to a request of the given method.
     pub(crate) fn read_to(&mut self, method: &str) -> Answer {
+        self.read_of("HTTP/1.1", method)
+    }
+
+    /// Reads one answer in a version of HTTP.
+    pub(crate) fn read_of(&mut self, version: &str, method: &str) -> Answer {
         let line = self.line();
-        let line = line.strip_prefix("HTTP/1.1 ").unwrap_or_else(|| panic!("no status: {line:?}"));
+        let rest = line.strip_prefix(version).and_then(|rest| rest.strip_prefix(' '));
+        let line = rest.unwrap_or_else(|| panic!("no status: {line:?}"));
         let (status, reason) = line.split_once(' ').expect("a reason phrase");
         let status = status.parse().expect("a status");
         let mut headers = Vec::new();

@@ -1,0 +1,168 @@
+//! The requests of one HTTP/2 connection, and when the connection has to end.
+//!
+//! A connection without requests ends after the idle time. One whose client takes nothing of an
+//! answer is cut off: HTTP/2 lets it refuse one answer and go on with others, and a value that
+//! nobody takes would keep its file for ever. HTTP/1.1 needs none of this, because there a client
+//! that takes nothing stops the whole socket. Absent on purpose: time-outs of request bodies, which
+//! are the same for both protocols.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use crate::limits::Limits;
+
+/// The requests of a connection.
+pub(crate) struct Streams {
+    stall_limit: Duration,
+    idle_limit: Duration,
+    state: Mutex<State>,
+}
+
+struct State {
+    opened: u64,
+    open: usize,
+    /// Since when no request is open, if none is.
+    idle_since: Instant,
+    /// When each answer that is being sent was last asked for more.
+    moved: HashMap<u64, Instant>,
+}
+
+/// What is to be done about a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    Fine,
+    /// Nobody has asked for anything for long enough.
+    Idle,
+    /// A client takes nothing of an answer.
+    Stalled,
+}
+
+impl Streams {
+    pub(crate) fn new(limits: &Limits) -> Arc<Streams> {
+        let state = State { opened: 0, open: 0, idle_since: Instant::now(), moved: HashMap::new() };
+        Arc::new(Streams {
+            stall_limit: limits.write_stall,
+            idle_limit: limits.idle_time,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// A request begins.
+    pub(crate) fn open(self: &Arc<Self>) -> Stream {
+        let mut state = self.state();
+        state.opened += 1;
+        state.open += 1;
+        Stream { streams: Arc::clone(self), id: state.opened }
+    }
+
+    pub(crate) fn outlook(&self) -> Outlook {
+        let (state, now) = (self.state(), Instant::now());
+        let is_stalled = |moved: &Instant| now.duration_since(*moved) >= self.stall_limit;
+        if state.moved.values().any(is_stalled) {
+            Outlook::Stalled
+        } else if state.open == 0 && now.duration_since(state.idle_since) >= self.idle_limit {
+            Outlook::Idle
+        } else {
+            Outlook::Fine
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request, until its answer is sent or given up.
+pub(crate) struct Stream {
+    streams: Arc<Streams>,
+    id: u64,
+}
+
+impl Stream {
+    /// The answer is ready to be sent.
+    pub(crate) fn send<B>(self, body: B) -> Sent<B> {
+        self.moved();
+        Sent { body, stream: self }
+    }
+
+    fn moved(&self) {
+        self.streams.state().moved.insert(self.id, Instant::now());
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut state = self.streams.state();
+        state.moved.remove(&self.id);
+        state.open -= 1;
+        state.idle_since = Instant::now();
+    }
+}
+
+/// The body of an answer that is being sent.
+pub(crate) struct Sent<B> {
+    body: B,
+    stream: Stream,
+}
+
+impl<B: Body + Unpin> Body for Sent<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.stream.moved();
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streams(stall: Duration, idle: Duration) -> Arc<Streams> {
+        let limits = Limits { write_stall: stall, idle_time: idle, ..Limits::default() };
+        Streams::new(&limits)
+    }
+
+    const NEVER: Duration = Duration::from_secs(1000);
+
+    #[test]
+    fn a_connection_is_idle_when_no_request_is_open_for_long_enough() {
+        let streams = streams(NEVER, Duration::ZERO);
+        assert_eq!(streams.outlook(), Outlook::Idle);
+        let stream = streams.open();
+        assert_eq!(streams.outlook(), Outlook::Fine, "a request is being answered");
+        let sent = stream.send(());
+        assert_eq!(streams.outlook(), Outlook::Fine, "its answer is being sent");
+        drop(sent);
+        assert_eq!(streams.outlook(), Outlook::Idle);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_taken_stalls_and_a_request_without_one_does_not() {
+        let streams = streams(Duration::ZERO, NEVER);
+        let _waits = streams.open();
+        assert_eq!(streams.outlook(), Outlook::Fine);
+        let sent = streams.open().send(());
+        assert_eq!(streams.outlook(), Outlook::Stalled);
+        drop(sent);
+        assert_eq!(streams.outlook(), Outlook::Fine);
+    }
+}
