@@ -7,7 +7,9 @@
 mod data;
 mod exit;
 mod serve;
+mod signals;
 mod store;
+mod supervisor;
 mod verify;
 
 use std::process::ExitCode;
@@ -18,12 +20,14 @@ use crate::memory;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  success
-  1  failure
-  2  wrong usage
-  3  no such key or namespace
-  5  the store is open in another process
-  6  the store is damaged";
+  0    success; of serve: stopped as it was told, with every acknowledged write on disk
+  1    failure
+  2    wrong usage
+  3    no such key or namespace
+  5    the store is open in another process
+  6    the store is damaged
+  130  serve was told twice to stop, the second time by SIGINT
+  143  the same by SIGTERM";
 
 /// A key-value store that speaks Workers KV.
 #[derive(Parser)]

@@ -209,13 +209,13 @@ impl Handle {
         self.running.as_ref().expect("it runs until it is stopped").runtime.block_on(future)
     }
 
-    /// Reads again what may change while the server runs: the certificate and its key. What cannot
-    /// be used changes nothing.
+    /// Reads again what may change while the server runs: the certificate and its key. Connections
+    /// that are open keep theirs; what cannot be used changes nothing.
     ///
     /// # Errors
-    /// Why the new certificate cannot be used.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        self.tls.as_ref().map_or(Ok(()), |tls| tls.reload())
+    /// Why something stays as it was.
+    pub fn reload(&self) -> Result<(), StartError> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.reload()).map_err(StartError::Tls)
     }
 
     /// Takes no more connections, lets requests in flight end within the limit, and closes the

@@ -59,7 +59,7 @@ impl From<StartError> for Problem {
     fn from(error: StartError) -> Problem {
         match error {
             StartError::Store(error) => Problem::from(error),
-            StartError::Unprotected(_) => Problem::new(Exit::Usage, error),
+            StartError::Unprotected(_) | StartError::Nowhere => Problem::new(Exit::Usage, error),
             _ => Problem::new(Exit::Failure, error),
         }
     }

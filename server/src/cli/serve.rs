@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use kvast::Durability;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::exit::Problem;
+use super::signals::{self, Order, Signals};
 use super::store::StoreArgs;
+use super::supervisor;
 use crate::config::{Config, ListenOn, parse_durability, parse_listen};
+use crate::socket;
 use crate::start::{self, Handle};
-
-/// What a shell reports for a process that a signal ended.
-const EXIT_BY_SIGNAL: i32 = 130;
 
 /// Serve a store over HTTP
 ///
-/// Creates the store if there is none. A line `listening on http://ADDR:PORT` on standard output
-/// says that it is ready; logs go to standard error. The first SIGTERM or SIGINT lets requests in
-/// flight end and closes the store; a second one exits at once.
+/// Creates the store if there is none. A line `listening on http://ADDR:PORT` on standard output, one
+/// for each place, says that it is ready; logs go to standard error. The first SIGTERM or SIGINT
+/// lets requests in flight end and closes the store; a second one exits at once. SIGHUP reads the
+/// certificate and its key again. Sockets that systemd has opened take the place of --listen.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -78,9 +78,10 @@ enum LogFormat {
 /// Runs the server until it is told to stop.
 pub(super) fn run(args: ServeArgs) -> Result<(), Problem> {
     start_log(args.log, args.log_level);
+    let listen = if socket::are_passed() { ListenOn::Passed } else { args.listen };
     let config = Config {
         data: args.store.data,
-        listen: vec![args.listen],
+        listen: vec![listen],
         durability: args.durability,
         token_file: args.token_file,
         ..Config::default()
@@ -95,10 +96,24 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Problem> {
     let mut signals = server.block_on(async { Signals::install() })?;
     let banner = Banner { server: &server, data: &data, is_new, opening, guarded };
     announce(&banner)?;
-    server.block_on(signals.next());
+    supervisor::ready(&server);
+    supervisor::watch(&server);
+    obey_until_stopped(&server, &mut signals);
+    supervisor::stopping();
     tracing::info!("stopping; a second signal exits at once");
     exit_on_next(&server, signals);
     Ok(server.stop()?)
+}
+
+fn obey_until_stopped(server: &Handle, signals: &mut Signals) {
+    while server.block_on(signals.next()) == Order::Reload {
+        supervisor::reloading();
+        match server.reload() {
+            Ok(()) => tracing::info!("read again what may change"),
+            Err(error) => tracing::error!(%error, "what was in use stays in use"),
+        }
+        supervisor::ready(server);
+    }
 }
 
 fn start_log(format: LogFormat, level: LevelFilter) {
@@ -117,13 +132,15 @@ fn is_absent_or_empty(dir: &Path) -> bool {
     fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
 }
 
-/// The banner is for people; the last line is for programs, and always there.
+/// The banner is for people; the last lines are for programs, and always there.
 fn announce(banner: &Banner<'_>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if out.is_terminal() {
         write!(out, "{banner}")?;
     }
-    writeln!(out, "listening on {}", banner.server.url())?;
+    for url in banner.server.urls() {
+        writeln!(out, "listening on {url}")?;
+    }
     out.flush()
 }
 
@@ -164,34 +181,15 @@ impl Banner<'_> {
     }
 }
 
-/// The signals that end a server.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn install() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 fn exit_on_next(server: &Handle, mut signals: Signals) {
     server.block_on(async {
         tokio::spawn(async move {
-            signals.next().await;
-            tracing::warn!("exiting without waiting for requests in flight");
-            process::exit(EXIT_BY_SIGNAL);
+            loop {
+                if let Order::Stop(signal) = signals.next().await {
+                    tracing::warn!("exiting without waiting for requests in flight");
+                    process::exit(signals::exit_code(signal));
+                }
+            }
         });
     });
 }
