@@ -4,8 +4,10 @@
 //! tells kinds of failure apart, so that scripts need not read sentences. Absent on purpose:
 //! talking to a running server from here, which `curl` does.
 
+mod config;
 mod data;
 mod exit;
+mod flags;
 mod serve;
 mod signals;
 mod store;
@@ -22,7 +24,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    success; of serve: stopped as it was told, with every acknowledged write on disk
   1    failure
-  2    wrong usage
+  2    wrong usage or configuration
   3    no such key or namespace
   5    the store is open in another process
   6    the store is damaged
@@ -40,6 +42,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    Config(config::ConfigArgs),
     Put(data::PutArgs),
     Get(data::GetArgs),
     Delete(data::DeleteArgs),
@@ -53,6 +56,7 @@ pub fn run() -> ExitCode {
     memory::give_back_large_blocks();
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Config(args) => config::run(args),
         Command::Put(args) => data::put(args),
         Command::Get(args) => data::get(&args),
         Command::Delete(args) => data::delete(&args),

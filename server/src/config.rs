@@ -1,17 +1,16 @@
 //! What a server is started with, and the texts that people write for it.
 //!
-//! A [`Config`] is plain data: it comes from the command line or from a test, and nothing here
-//! opens a file or a socket. Absent on purpose: a configuration file; flags and environment
-//! variables are enough for what there is to set.
+//! A [`Config`] is plain data: it comes from the settings of the program or from a test, and nothing here
+//! opens a file or a socket. Absent on purpose: where a setting comes from.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use kvast::Durability;
 
 use crate::limits::Limits;
+use crate::units::{parse_duration, show_duration};
 
 /// The port when nobody names one: where local development tools already look.
 pub const DEFAULT_PORT: u16 = 8787;
@@ -26,14 +25,15 @@ pub struct Config {
     pub data: PathBuf,
     /// Where to listen, in the order given; port 0 lets the system choose.
     pub listen: Vec<ListenOn>,
-    /// Listen on addresses that other machines reach although no token is needed.
+    /// Listen on addresses that other machines reach although there is no token.
     pub insecure: bool,
     /// The certificate and key for HTTPS; without them, plain HTTP.
     pub tls: Option<TlsFiles>,
     /// When a write counts as done.
     pub durability: Durability,
-    /// A file of accepted tokens, one per line. Without it any token is accepted, which only a
-    /// loopback address may do.
+    /// A token that is accepted for everything.
+    pub token: Option<Secret>,
+    /// A file of more such tokens, one per line.
     pub token_file: Option<PathBuf>,
     /// Log each request at the level `info`.
     pub access_log: bool,
@@ -71,6 +71,27 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text from being shown.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -79,6 +100,7 @@ impl Default for Config {
             insecure: false,
             tls: None,
             durability: Durability::Sync,
+            token: None,
             token_file: None,
             access_log: false,
             limits: Limits::default(),
@@ -98,22 +120,11 @@ pub(crate) fn parse_durability(text: &str) -> Result<Durability, String> {
     }
 }
 
-/// Reads `50ms`, `30s`, `5m`, `2h`, `7d`, or a bare number of seconds; zero is refused.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let ms_per_unit: u64 = match unit {
-        "ms" => 1,
-        "s" | "" => 1000,
-        "m" => 60 * 1000,
-        "h" => 60 * 60 * 1000,
-        "d" => 24 * 60 * 60 * 1000,
-        _ => return Err("say a number with ms, s, m, h or d, for example 30s".into()),
-    };
-    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(ms_per_unit)) {
-        Some(0) => Err("it must be longer than nothing".into()),
-        Some(ms) => Ok(Duration::from_millis(ms)),
-        None => Err("say a number with ms, s, m, h or d, for example 30s".into()),
+pub(crate) fn show_durability(durability: Durability) -> String {
+    match durability {
+        Durability::Sync => "sync".into(),
+        Durability::Os => "os".into(),
+        Durability::Interval(every) => format!("interval:{}", show_duration(every)),
     }
 }
 
@@ -130,18 +141,14 @@ pub(crate) fn parse_listen(text: &str) -> Result<ListenOn, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn durations_are_read_in_every_unit() {
-        for (text, ms) in
-            [("50ms", 50), ("30s", 30_000), ("90", 90_000), ("5m", 300_000), ("2h", 7_200_000)]
-        {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "s", "0s", "-1s", "1.5s", "1 s", "1w", "99999999999999999999s"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
+    fn a_secret_is_not_shown() {
+        let config = Config { token: Some(Secret::new("hunter2")), ..Config::default() };
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]
@@ -150,6 +157,9 @@ mod tests {
         assert_eq!(parse_durability("os"), Ok(Durability::Os));
         let interval = Durability::Interval(Duration::from_millis(50));
         assert_eq!(parse_durability("interval:50ms"), Ok(interval));
+        for durability in [Durability::Sync, Durability::Os, interval] {
+            assert_eq!(parse_durability(&show_durability(durability)), Ok(durability));
+        }
         for text in ["", "none", "interval", "interval:", "interval:0ms"] {
             assert!(parse_durability(text).is_err(), "{text}");
         }

@@ -12,8 +12,10 @@
 //! and go up:
 //!
 //! ```text
+//! units     sizes and times as text
 //! limits    every number
 //! config    what a server is started with
+//! settings  flags, variables, kvast.toml
 //! uri       two decodings of a target
 //! json      JSON as text
 //! conditions ETags, dates, ranges
@@ -93,6 +95,7 @@ mod rest;
 mod route;
 mod rules;
 mod service;
+mod settings;
 mod socket;
 mod spool;
 mod staging;
@@ -100,10 +103,11 @@ mod start;
 mod streams;
 mod tls;
 mod trace;
+mod units;
 mod uri;
 mod wire;
 
-pub use config::{Config, DEFAULT_DATA, DEFAULT_PORT, ListenOn, TlsFiles};
+pub use config::{Config, DEFAULT_DATA, DEFAULT_PORT, ListenOn, Secret, TlsFiles};
 pub use limits::Limits;
 pub use start::{Handle, StartError, start};
 pub use tls::TlsError;

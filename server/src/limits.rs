@@ -2,10 +2,11 @@
 //!
 //! The constants are rules of the Workers KV API: they are part of what clients see, so they never
 //! change with the machine. [`Limits`] holds what protects this process: sizes, counts and times
-//! whose defaults suit a small server. Absent on purpose: flags for them; a limit becomes
-//! configurable when somebody shows a need.
+//! whose defaults suit a small server; each of them can be set. Absent on purpose: where from.
 
 use std::time::Duration;
+
+use crate::units::show_size;
 
 /// The longest key or list prefix, in bytes of UTF-8.
 pub(crate) const KEY_BYTES_MAX: usize = 512;
@@ -126,5 +127,52 @@ impl Default for Limits {
             queued_writes: 1024,
             drain_time: Duration::from_secs(10),
         }
+    }
+}
+
+/// The least that hyper takes for a connection's buffer.
+const CONNECTION_BUFFER_BYTES_MIN: usize = 8 << 10;
+/// A key and metadata of full length, each byte of them escaped, and the headers of a client.
+const HEAD_BYTES_MIN: usize = 8 << 10;
+
+impl Limits {
+    /// What makes no sense about these numbers, a sentence each.
+    pub(crate) fn check(&self) -> Vec<String> {
+        let show = |bytes: usize| show_size(bytes as u64);
+        let rules = [
+            (self.connections > 0, "connections must be at least 1".to_owned()),
+            (self.blocking_calls > 0, "blocking-calls must be at least 1".to_owned()),
+            (self.queued_writes > 0, "queued-writes must be at least 1".to_owned()),
+            (
+                self.head_bytes >= HEAD_BYTES_MIN,
+                format!(
+                    "head-bytes must be at least {}: a key and metadata of full length stand in a head",
+                    show(HEAD_BYTES_MIN)
+                ),
+            ),
+            (
+                self.connection_buffer_bytes >= self.head_bytes.max(CONNECTION_BUFFER_BYTES_MIN),
+                format!(
+                    "connection-buffer-bytes must be at least head-bytes, which is {}",
+                    show(self.head_bytes)
+                ),
+            ),
+        ];
+        rules.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_make_sense_and_nonsense_is_named() {
+        assert_eq!(Limits::default().check(), [""; 0]);
+        let nothing = Limits { connections: 0, head_bytes: 1, ..Limits::default() };
+        let wrong = nothing.check();
+        assert_eq!(wrong.len(), 2);
+        assert!(wrong[0].contains("connections"), "{wrong:?}");
+        assert!(wrong[1].contains("8KiB"), "{wrong:?}");
     }
 }

@@ -204,7 +204,7 @@ fn help_names_every_command_and_every_exit_code() {
     for word in ["serve", "put", "get", "delete", "list", "verify", "Exit codes", "  6  "] {
         assert!(help.contains(word), "{word}");
     }
-    for command in ["serve", "put", "get", "delete", "list", "verify"] {
+    for command in ["serve", "config", "put", "get", "delete", "list", "verify"] {
         let help = String::from_utf8(run(dir.path(), &[command, "--help"]).stdout).expect("UTF-8");
         assert!(help.contains("Example"), "{command}");
     }

@@ -15,9 +15,9 @@ use kvast::{Entry, Options, PutOptions};
 
 use super::exit::{Exit, Problem};
 use super::store::{StoreArgs, check_exists, find, find_or_fail, open_to_read};
-use crate::config::parse_duration;
 use crate::json;
 use crate::rules;
+use crate::units::parse_duration;
 
 /// Write a value under a key
 ///
@@ -124,7 +124,7 @@ pub(super) fn put(args: PutArgs) -> Result<(), Problem> {
     rules::check_key(&args.key).map_err(|broken| Problem::new(Exit::Usage, broken.to_string()))?;
     let options = put_options(&args)?;
     let value = value(args.value, args.file.as_deref())?;
-    let db = Options::new().open(&args.store.data)?;
+    let db = Options::new().open(&args.store.data()?)?;
     let namespace = match find(&db, &args.namespace) {
         Some(namespace) => namespace,
         None => {
@@ -137,7 +137,7 @@ pub(super) fn put(args: PutArgs) -> Result<(), Problem> {
 }
 
 pub(super) fn get(args: &GetArgs) -> Result<(), Problem> {
-    let db = open_to_read(&args.store.data)?;
+    let db = open_to_read(&args.store.data()?)?;
     let namespace = find_or_fail(&db, &args.namespace)?;
     let value = namespace.get(&args.key)?.ok_or_else(|| no_such_key(&args.namespace, &args.key))?;
     if args.metadata {
@@ -148,15 +148,15 @@ pub(super) fn get(args: &GetArgs) -> Result<(), Problem> {
 }
 
 pub(super) fn delete(args: &DeleteArgs) -> Result<(), Problem> {
-    check_exists(&args.store.data)?;
-    let db = Options::new().open(&args.store.data)?;
+    check_exists(&args.store.data()?)?;
+    let db = Options::new().open(&args.store.data()?)?;
     let deleted = find_or_fail(&db, &args.namespace)?.delete(&args.key)?;
     db.close()?;
     if deleted { Ok(()) } else { Err(no_such_key(&args.namespace, &args.key)) }
 }
 
 pub(super) fn list(args: &ListArgs) -> Result<(), Problem> {
-    let db = open_to_read(&args.store.data)?;
+    let db = open_to_read(&args.store.data()?)?;
     let entries = find_or_fail(&db, &args.namespace)?.scan(&args.prefix);
     let print = if args.json {
         print_json

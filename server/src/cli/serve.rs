@@ -3,19 +3,19 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
-use kvast::Durability;
+use clap::Args;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::exit::Problem;
+use super::flags::Flags;
 use super::signals::{self, Order, Signals};
-use super::store::StoreArgs;
 use super::supervisor;
-use crate::config::{Config, ListenOn, parse_durability, parse_listen};
+use crate::config::ListenOn;
+use crate::settings::{LogFormat, Read};
 use crate::socket;
 use crate::start::{self, Handle};
 
@@ -25,67 +25,39 @@ use crate::start::{self, Handle};
 /// for each place, says that it is ready; logs go to standard error. The first SIGTERM or SIGINT
 /// lets requests in flight end and closes the store; a second one exits at once. SIGHUP reads the
 /// certificate and its key again. Sockets that systemd has opened take the place of --listen.
+///
+/// Each setting is a flag, a variable (KVAST_HEAD_TIME for --head-time) and a key of kvast.toml; the
+/// first of these that is given counts, and `kvast config show --origin` says which one that was. A
+/// token in plain text comes from KVAST_TOKEN or KVAST_TOKEN_FILE. The defaults are in brackets.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   kvast serve
   kvast serve --data /srv/kv --listen 127.0.0.1:9000 --durability interval:50ms
-  kvast serve --listen 0.0.0.0:8787 --token-file /etc/kvast/tokens
+  kvast token create && kvast serve --listen 0.0.0.0:8787
+  KVAST_DATA=/srv/kv KVAST_HEAD_TIME=5s kvast serve
 
   curl -X PUT --data-binary 'hello' http://127.0.0.1:8787/greeting
   curl http://127.0.0.1:8787/greeting")]
 pub(super) struct ServeArgs {
     #[command(flatten)]
-    store: StoreArgs,
-    /// Where to listen; port 0 lets the system choose one
-    #[arg(
-        long,
-        value_name = "ADDR:PORT",
-        env = "KVAST_LISTEN",
-        default_value = "127.0.0.1:8787",
-        value_parser = parse_listen
-    )]
-    listen: ListenOn,
-    /// When a write is acknowledged: after a sync (survives power loss), or before, with a sync
-    /// every so often or whenever the system gets round to it
-    #[arg(
-        long,
-        value_name = "sync|os|interval:TIME",
-        env = "KVAST_DURABILITY",
-        default_value = "sync",
-        value_parser = parse_durability
-    )]
-    durability: Durability,
-    /// A file of accepted tokens, one per line; needed unless the address is loopback
-    #[arg(long, value_name = "FILE", env = "KVAST_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-    /// How logs are written
-    #[arg(long, value_name = "FORMAT", env = "KVAST_LOG", default_value = "text")]
-    log: LogFormat,
-    /// The least level that is logged: error, warn, info, debug (every request) or trace
-    #[arg(long, value_name = "LEVEL", env = "KVAST_LOG_LEVEL", default_value = "info")]
-    log_level: LevelFilter,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// For people
-    Text,
-    /// One JSON object per line
-    Json,
+    flags: Flags,
 }
 
 /// Runs the server until it is told to stop.
 pub(super) fn run(args: ServeArgs) -> Result<(), Problem> {
-    start_log(args.log, args.log_level);
-    let listen = if socket::are_passed() { ListenOn::Passed } else { args.listen };
-    let config = Config {
-        data: args.store.data,
-        listen: vec![listen],
-        durability: args.durability,
-        token_file: args.token_file,
-        ..Config::default()
-    };
+    let Read { settings, file, warnings, .. } = args.flags.settle()?;
+    start_log(settings.log, settings.log_level);
+    if let Some(file) = &file {
+        tracing::info!(file = %file.display(), "configuration");
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut config = settings.config;
+    if socket::are_passed() {
+        config.listen = vec![ListenOn::Passed];
+    }
     let data = config.data.clone();
     let guarded = config.token_file.is_some();
     let is_new = is_absent_or_empty(&data);

@@ -10,14 +10,27 @@ use clap::Args;
 use kvast::{Db, Namespace, Options};
 
 use super::exit::{Exit, Problem};
-use crate::config::DEFAULT_DATA;
+use super::flags::Flags;
 
 /// Where the store is.
 #[derive(Args)]
 pub(super) struct StoreArgs {
-    /// The store's directory
-    #[arg(long, value_name = "DIR", env = "KVAST_DATA", default_value = DEFAULT_DATA)]
-    pub(super) data: PathBuf,
+    /// The store's directory; without it, the one that `kvast serve` would use
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Look for the directory in this file instead of ./kvast.toml or /etc/kvast/kvast.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// The directory.
+    pub(super) fn data(&self) -> Result<PathBuf, Problem> {
+        match &self.data {
+            Some(data) => Ok(data.clone()),
+            None => Ok(Flags::none(self.config.clone()).settle()?.settings.config.data),
+        }
+    }
 }
 
 /// Opens a store that is there, without writing to it.

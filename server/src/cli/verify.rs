@@ -21,7 +21,7 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<(), Problem> {
-    let db = open_to_read(&args.store.data)?;
+    let db = open_to_read(&args.store.data()?)?;
     let report = db.verify(show)?;
     if !report.is_sound() {
         return Err(Problem::new(Exit::Damaged, report));

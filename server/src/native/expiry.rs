@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use kvast::Expiry;
 use serde_json::Value as Json;
 
-use crate::config::parse_duration;
 use crate::limits::NATIVE_LIFETIME_MIN;
 use crate::problem::{Problem, Trouble};
+use crate::units::parse_duration;
 
 /// A moment as answers show it.
 pub(super) fn show(ms: u64) -> String {

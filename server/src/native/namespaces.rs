@@ -16,10 +16,10 @@ use super::expiry;
 use super::input::{self, Query, invalid_body, read_object};
 use crate::body::Inbound;
 use crate::call::Call;
-use crate::config::parse_duration;
 use crate::limits::{SETTING_TTL_MAX, VALUE_BYTES_MAX};
 use crate::problem::Problem;
 use crate::reply::Reply;
+use crate::units::parse_duration;
 
 const SETTINGS: [&str; 3] = ["max_value_bytes", "default_ttl", "min_ttl"];
 
