@@ -21,6 +21,17 @@ pub(crate) fn write_to(text: &mut Text) {
         let help = "Files and sockets that are open.";
         text.single(Kind::Gauge, "process_open_fds", help, open.count());
     }
+    if let Some(limit) = open_files_max() {
+        let help = "Files and sockets that may be open.";
+        text.single(Kind::Gauge, "process_max_fds", help, limit);
+    }
+}
+
+/// The limit that holds, the first of the two in its line of `/proc/self/limits`.
+fn open_files_max() -> Option<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn resident_bytes() -> Option<u64> {
