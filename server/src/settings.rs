@@ -17,8 +17,8 @@ use crate::config::{Config, TlsFiles};
 
 pub(crate) use file::example;
 use kind::{
-    COUNT, DURABILITY, Field, LISTEN, LOG_FORMAT, LOG_LEVEL, OPTIONAL_PATH, PATH, Place, SECRET,
-    SIZE, SIZE_64, SWITCH, TIME,
+    COUNT, COUNT_32, DURABILITY, Field, LISTEN, LOG_FORMAT, LOG_LEVEL, OPTIONAL_PATH, PATH, Place,
+    SECRET, SIZE, SIZE_32, SIZE_64, SWITCH, TIME,
 };
 pub(crate) use layers::{Layers, Read};
 
@@ -175,9 +175,39 @@ pub(crate) static GROUPS: &[Group] = &[
                 "The longest request head: the request line and all headers",
             ),
             setting(
+                "line-bytes",
+                at!(SIZE, config.limits.line_bytes),
+                "The longest target of a request: its path and query",
+            ),
+            setting(
                 "head-time",
                 at!(TIME, config.limits.head_time),
-                "How long a request head may take, and how long a connection may idle before it",
+                "How long a request head may take, from its first byte",
+            ),
+            setting(
+                "idle-time",
+                at!(TIME, config.limits.idle_time),
+                "How long a connection may be kept open between requests",
+            ),
+            setting(
+                "handshake-time",
+                at!(TIME, config.limits.handshake_time),
+                "How long a TLS handshake may take",
+            ),
+            setting(
+                "streams",
+                at!(COUNT_32, config.limits.streams),
+                "Requests at once on one HTTP/2 connection",
+            ),
+            setting(
+                "stream-window-bytes",
+                at!(SIZE_32, config.limits.stream_window_bytes),
+                "What one HTTP/2 request may send before it is read",
+            ),
+            setting(
+                "connection-window-bytes",
+                at!(SIZE_32, config.limits.connection_window_bytes),
+                "What all requests of an HTTP/2 connection may send before it is read",
             ),
             setting(
                 "connection-buffer-bytes",
@@ -195,6 +225,11 @@ pub(crate) static GROUPS: &[Group] = &[
                 "How long a request body may take in all",
             ),
             setting(
+                "body-rate",
+                at!(SIZE_64, config.limits.body_rate),
+                "The least that a request body must bring in a second, while it is waited for",
+            ),
+            setting(
                 "write-stall",
                 at!(TIME, config.limits.write_stall),
                 "How long a client may take none of its answer",
@@ -208,6 +243,11 @@ pub(crate) static GROUPS: &[Group] = &[
                 "upload-bytes",
                 at!(SIZE, config.limits.upload_bytes),
                 "Memory for the request bodies of all connections together",
+            ),
+            setting(
+                "upload-wait",
+                at!(TIME, config.limits.upload_wait),
+                "How long a request body may wait for upload memory; then the answer is 503",
             ),
             setting(
                 "small-upload-bytes",

@@ -89,8 +89,25 @@ pub(super) static SIZE: Kind<usize> = Kind {
 pub(super) static SIZE_64: Kind<u64> =
     Kind { form: SIZE_FORM, parse: parse_size, show: |bytes| Some(show_size(*bytes)) };
 
+pub(super) static SIZE_32: Kind<u32> = Kind {
+    form: SIZE_FORM,
+    parse: |text| {
+        let bytes = u32::try_from(parse_size(text)?);
+        bytes.map_err(|_| "it must be less than 4GiB".to_owned())
+    },
+    show: |bytes| Some(show_size(u64::from(*bytes))),
+};
+
+pub(super) static COUNT_32: Kind<u32> = Kind {
+    form: COUNT_FORM,
+    parse: |text| text.parse().map_err(|_| "say a whole number, for example 100".to_owned()),
+    show: |count| Some(count.to_string()),
+};
+
+const COUNT_FORM: Form = form("N", Toml::Number, "a whole number");
+
 pub(super) static COUNT: Kind<usize> = Kind {
-    form: form("N", Toml::Number, "a whole number"),
+    form: COUNT_FORM,
     parse: |text| text.parse().map_err(|_| "say a whole number, for example 100".to_owned()),
     show: |count| Some(count.to_string()),
 };
