@@ -11,13 +11,15 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kvast::{
     Batch, Db, Durability, Expiry, ListOptions, Namespace, NamespaceId, NamespaceSettings, Page,
     PutOptions, Residency, Stats, ValueStream,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 
 use crate::blocking::Blocking;
 use crate::body::{Pieces, Uploads};
@@ -25,7 +27,7 @@ use crate::commit::{Committer, Write};
 use crate::download::{self, Download};
 use crate::error::Failure;
 use crate::limits::{Limits, VALUE_BYTES_MAX};
-use crate::reply::ReplyBody;
+use crate::reply::{ReplyBody, Reserve};
 use crate::spool::{Spool, SpoolError, Spooled};
 use crate::staging::{self, StageError, Staged};
 
@@ -40,6 +42,8 @@ pub(crate) struct Bridge {
     uploads: Arc<Uploads>,
     spool: Spool,
     bulk_room: Arc<Semaphore>,
+    room_wait: Duration,
+    answer_time: Duration,
 }
 
 /// Who carries a write to the engine.
@@ -58,7 +62,7 @@ pub(crate) struct Opened<'b> {
     first: Option<Bytes>,
     /// The value itself, behind its first block.
     pub(crate) rest: ValueStream,
-    blocking: &'b Blocking,
+    bridge: &'b Bridge,
 }
 
 impl Opened<'_> {
@@ -68,7 +72,9 @@ impl Opened<'_> {
             None => ReplyBody::from(Bytes::new()),
             Some(bytes) if bytes.len() as u64 == self.range.end - self.range.start => bytes.into(),
             first => {
-                let download = Download::new(self.blocking.clone(), first, self.rest, self.range);
+                let blocking = self.bridge.blocking.clone();
+                let until = Instant::now() + self.bridge.answer_time;
+                let download = Download::new(blocking, until, first, self.rest, self.range);
                 ReplyBody::Blocks(Box::new(download))
             }
         }
@@ -103,6 +109,8 @@ impl Bridge {
             uploads,
             spool,
             bulk_room: Arc::new(Semaphore::new(bulk_bytes)),
+            room_wait: limits.upload_wait,
+            answer_time: limits.answer_time,
         })
     }
 
@@ -183,7 +191,7 @@ impl Bridge {
     ) -> Result<Opened<'_>, Failure> {
         let range = within(range.unwrap_or(0..u64::MAX), value.len());
         let (first, rest) = download::begin(&self.blocking, value, range.clone()).await?;
-        Ok(Opened { range, first, rest, blocking: &self.blocking })
+        Ok(Opened { range, first, rest, bridge: self })
     }
 
     /// Finds several values without reading them.
@@ -216,16 +224,18 @@ impl Bridge {
         &self,
         values: Vec<Option<ValueStream>>,
         make: impl FnOnce(Vec<Option<Whole>>) -> T + Send + 'static,
-    ) -> Result<(T, Option<OwnedSemaphorePermit>), Failure> {
+    ) -> Result<(T, Option<Reserve>), Failure> {
         let total = values.iter().flatten().map(ValueStream::len).sum::<u64>();
         if total <= INLINE_BYTES_MAX && values.iter().flatten().all(ValueStream::is_resident) {
             return Ok((make(read_whole(values)?), None));
         }
         let permits = u32::try_from(total).unwrap_or(u32::MAX);
-        // The semaphore is never closed, so this cannot fail.
-        let room = Arc::clone(&self.bulk_room).acquire_many_owned(permits).await.ok();
+        let room = Arc::clone(&self.bulk_room).acquire_many_owned(permits);
+        // The semaphore is never closed, so this fails only if others hold all of it for too long.
+        let Ok(Ok(room)) = timeout(self.room_wait, room).await else { return Err(Failure::Busy) };
+        let reserve = Reserve::new(room, Instant::now() + self.answer_time);
         let made = self.blocking(|_| Ok(make(read_whole(values)?))).await?;
-        Ok((made, room))
+        Ok((made, Some(reserve)))
     }
 
     /// One page of keys: inline if all of the store is in memory, since keys with metadata cost a look at

@@ -8,12 +8,14 @@
 //!
 //! Absent on purpose: copies, and reading ahead of a client that may never ask for more.
 
+use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use kvast::ValueStream;
+use tokio::time::Instant;
 
 use crate::blocking::Blocking;
 use crate::error::Failure;
@@ -21,9 +23,49 @@ use crate::error::Failure;
 /// How much of a value is brought into memory at a time.
 const WINDOW_BYTES: u64 = 1 << 20;
 
+/// Why an answer is not sent to its end.
+#[derive(Debug)]
+pub(crate) enum BrokenOff {
+    /// The store failed.
+    Failure(Failure),
+    /// The client took too long.
+    Overdue,
+}
+
+impl From<Failure> for BrokenOff {
+    fn from(failure: Failure) -> BrokenOff {
+        BrokenOff::Failure(failure)
+    }
+}
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BrokenOff::Failure(failure) => failure.fmt(f),
+            BrokenOff::Overdue => f.write_str("the client took too long to read its answer"),
+        }
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
+impl BrokenOff {
+    /// Tells the operator; the client sees the connection end.
+    pub(crate) fn log(&self) {
+        match self {
+            BrokenOff::Failure(failure) => {
+                tracing::error!(code = failure.code(), %failure, "a value broke off");
+            }
+            BrokenOff::Overdue => tracing::debug!("{self}"),
+        }
+    }
+}
+
 /// The part of a value that is still to be sent.
 pub(crate) struct Download {
     blocking: Blocking,
+    /// When the client must have taken all of it: until then the value keeps its file on disk.
+    until: Instant,
     /// The block that was taken before the answer's head was written.
     first: Option<Bytes>,
     source: Source,
@@ -74,6 +116,7 @@ impl Download {
     /// Goes on behind [`begin`], which was given the same range.
     pub(crate) fn new(
         blocking: Blocking,
+        until: Instant,
         first: Option<Bytes>,
         value: ValueStream,
         range: Range<u64>,
@@ -81,7 +124,7 @@ impl Download {
         let warm_until = window(&range).end;
         let taken = first.as_ref().map_or(0, |block| block.len() as u64);
         let rest = range.start + taken..range.end;
-        Download { blocking, first, source: Source::Ready(value), rest, warm_until }
+        Download { blocking, until, first, source: Source::Ready(value), rest, warm_until }
     }
 
     /// How many bytes are still to be sent.
@@ -94,18 +137,31 @@ impl Download {
     pub(crate) fn poll_block(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Failure>>> {
+    ) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         if let Some(block) = self.first.take() {
             return Poll::Ready(Some(Ok(block)));
         }
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let block = if Instant::now() < self.until {
+            ready!(self.poll_source(cx)).map(|block| block.map_err(BrokenOff::from))
+        } else {
+            Some(Err(BrokenOff::Overdue))
+        };
+        match &block {
+            Some(Ok(block)) => self.rest.start += block.len() as u64,
+            Some(Err(_)) | None => self.source = Source::Spent,
+        }
+        Poll::Ready(block)
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
         loop {
-            if self.rest.is_empty() {
-                return Poll::Ready(None);
-            }
             match &mut self.source {
                 Source::Ready(value) if self.rest.start < self.warm_until => {
-                    let block = value.next_block().map(|block| block.map_err(Failure::from));
-                    return Poll::Ready(self.took(block));
+                    let block = value.next_block();
+                    return Poll::Ready(block.map(|block| block.map_err(Failure::from)));
                 }
                 Source::Ready(_) => self.look_ahead(),
                 Source::Waiting(brought) => match ready!(brought.as_mut().poll(cx)) {
@@ -113,7 +169,7 @@ impl Download {
                         self.warm_until = window(&self.rest).end;
                         self.source = Source::Ready(value);
                     }
-                    Err(failure) => return Poll::Ready(self.took(Some(Err(failure)))),
+                    Err(failure) => return Poll::Ready(Some(Err(failure))),
                 },
                 Source::Spent => return Poll::Ready(None),
             }
@@ -133,14 +189,5 @@ impl Download {
             let populate = move || populate(&value, window).map(|()| value);
             self.source = Source::Waiting(Box::pin(self.blocking.run(populate)));
         }
-    }
-
-    /// Counts a block. After a failure there is nothing more.
-    fn took(&mut self, block: Option<Result<Bytes, Failure>>) -> Option<Result<Bytes, Failure>> {
-        match &block {
-            Some(Ok(block)) => self.rest.start += block.len() as u64,
-            Some(Err(_)) | None => self.source = Source::Spent,
-        }
-        block
     }
 }

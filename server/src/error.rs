@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     Engine(kvast::Error),
     /// The disk did not give a value's bytes back.
     Unreadable(io::Error),
+    /// Others hold all the memory for large answers.
+    Busy,
     /// The server is stopping and the call was never made.
     Stopping,
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Engine(error) => error.fmt(f),
             Failure::Unreadable(error) => write!(f, "a value could not be read from disk: {error}"),
+            Failure::Busy => f.write_str("the server is busy with other large answers"),
             Failure::Stopping => f.write_str("the server is stopping"),
         }
     }
@@ -63,6 +66,7 @@ impl Failure {
         match self {
             Failure::Engine(error) => error.code().as_str(),
             Failure::Unreadable(_) => "unreadable",
+            Failure::Busy => "busy",
             Failure::Stopping => "stopping",
         }
     }
@@ -73,7 +77,7 @@ impl Failure {
         let (binding, rest, native, v4_code) = match self {
             Failure::Engine(error) => statuses(error.code()),
             Failure::Unreadable(_) => (500, 500, 500, 10001),
-            Failure::Stopping => (503, 503, 503, 10001),
+            Failure::Busy | Failure::Stopping => (503, 503, 503, 10001),
         };
         let text = match self {
             Failure::Engine(error) if binding < 500 => error.to_string(),
@@ -84,6 +88,10 @@ impl Failure {
             Failure::Unreadable(error) => {
                 tracing::error!(code = word, %error, "a value could not be read from disk");
                 format!("The store failed ({word}); the server's log says why.")
+            }
+            Failure::Busy => {
+                "The server is busy with other large answers; try again in a few seconds."
+                    .to_owned()
             }
             Failure::Stopping => "The server is stopping; try again on its successor.".to_owned(),
         };

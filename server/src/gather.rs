@@ -9,12 +9,12 @@ use std::collections::HashSet;
 use kvast::{Namespace, ValueStream};
 use serde::Deserialize;
 use serde_json::Value as Json;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::bridge::{Bridge, Whole};
 use crate::error::Failure;
 use crate::json;
 use crate::limits::{BULK_KEYS_MAX, VALUE_BYTES_MAX};
+use crate::reply::Reserve;
 use crate::rules::{self, Broken};
 
 /// What a client asks for.
@@ -79,7 +79,7 @@ pub(crate) async fn gather<E: From<Broken> + From<Failure>>(
     namespace: &Namespace,
     request: Request,
     frame: Frame,
-) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), E> {
+) -> Result<(Vec<u8>, Option<Reserve>), E> {
     let shape = request.check()?;
     let keys = distinct(request.keys);
     let values = bridge.find_many(namespace, &keys).await?;

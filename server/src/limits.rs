@@ -75,11 +75,15 @@ pub struct Limits {
     pub body_rate: u64,
     /// How long a client may take none of the answer it asked for.
     pub write_stall: Duration,
+    /// How long a client may take in all for an answer of more than 64 KiB, which keeps memory or a file
+    /// on disk until then.
+    pub answer_time: Duration,
     /// How long to wait, after the last byte is sent, for the client to read it and hang up.
     pub linger: Duration,
     /// Memory for the request bodies of all connections together, in bytes.
     pub upload_bytes: usize,
-    /// How long a request body may wait for its part of `upload_bytes`; then the server is busy (503).
+    /// How long a request may wait for its part of `upload_bytes` or `bulk_bytes`; then the server is
+    /// busy (503).
     pub upload_wait: Duration,
     /// Bodies up to this length need no place in the queue for upload memory: there is room for
     /// one on every connection.
@@ -116,6 +120,7 @@ impl Default for Limits {
             body_time: Duration::from_secs(600),
             body_rate: 1 << 10,
             write_stall: Duration::from_secs(60),
+            answer_time: Duration::from_secs(3600),
             linger: Duration::from_secs(1),
             upload_bytes: 128 * MIB,
             upload_wait: Duration::from_secs(10),

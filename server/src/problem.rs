@@ -142,6 +142,7 @@ impl From<Failure> for Problem {
                     None => problem,
                 }
             }
+            Failure::Busy => problem.header(RETRY_AFTER, HeaderValue::from_static("5")),
             Failure::Stopping => problem.header(RETRY_AFTER, HeaderValue::from_static("1")),
             _ => problem,
         }

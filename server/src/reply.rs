@@ -1,9 +1,10 @@
-//! Answers: a head and a body of one of two kinds.
+//! Answers: a head and a body of one of three kinds.
 //!
-//! A body is whole, or it is a value that is taken block by block. The first block is taken before
-//! the head is written, so damage there is still told as a status; damage in a later block breaks
-//! the connection off, which no client mistakes for the end of the value. Absent on purpose: a boxed body, compression, and any header that a resource did not
-//! ask for.
+//! A body is whole, or whole in memory that was set aside for it, or it is a value that is taken block
+//! by block. The first block is taken before the head is written, so damage there is still told as a
+//! status; damage in a later block breaks the connection off, which no client mistakes for the end
+//! of the value. So does a client that takes too long for an answer that keeps memory or a file.
+//! Absent on purpose: a boxed body, compression, and any header that a resource did not ask for.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,39 +15,68 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
-use crate::download::Download;
-use crate::error::Failure;
+use crate::download::{BrokenOff, Download};
 
 /// The longest reason phrase, in characters.
 const REASON_CHARS_MAX: usize = 512;
+
+/// The most that is taken at a time of an answer in memory that was set aside.
+const PART_BYTES: usize = 256 << 10;
 
 /// An answer.
 pub(crate) type Reply = Response<ReplyBody>;
 
 /// The body of an answer.
 pub(crate) enum ReplyBody {
-    /// All of it, with the memory that was set aside for it.
-    Whole { bytes: Bytes, _room: Option<OwnedSemaphorePermit> },
+    /// All of it.
+    Whole(Bytes),
+    /// All of it, in memory that was set aside.
+    Reserved(Bytes, Reserve),
     /// A long value.
     Blocks(Box<Download>),
 }
 
+/// Memory that was set aside for an answer, and until when the client may take it.
+pub(crate) struct Reserve {
+    _memory: OwnedSemaphorePermit,
+    until: Instant,
+}
+
+impl Reserve {
+    pub(crate) fn new(memory: OwnedSemaphorePermit, until: Instant) -> Reserve {
+        Reserve { _memory: memory, until }
+    }
+}
+
+/// The next part of an answer that is to be taken by a certain time.
+fn next_part(bytes: &mut Bytes, until: Instant) -> Option<Result<Bytes, BrokenOff>> {
+    if bytes.is_empty() {
+        return None;
+    }
+    if Instant::now() >= until {
+        return Some(Err(BrokenOff::Overdue));
+    }
+    Some(Ok(bytes.split_to(bytes.len().min(PART_BYTES))))
+}
+
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = Failure;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let frame = match &mut *self {
-            ReplyBody::Whole { bytes, .. } if bytes.is_empty() => None,
-            ReplyBody::Whole { bytes, .. } => Some(Ok(std::mem::take(bytes))),
+            ReplyBody::Whole(bytes) if bytes.is_empty() => None,
+            ReplyBody::Whole(bytes) => Some(Ok(std::mem::take(bytes))),
+            ReplyBody::Reserved(bytes, reserve) => next_part(bytes, reserve.until),
             ReplyBody::Blocks(download) => ready!(download.poll_block(cx)),
         };
-        if let Some(Err(failure)) = &frame {
-            tracing::error!(code = failure.code(), %failure, "a value broke off");
+        if let Some(Err(broken)) = &frame {
+            broken.log();
         }
         Poll::Ready(frame.map(|block| block.map(Frame::data)))
     }
@@ -57,7 +87,7 @@ impl Body for ReplyBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match self {
-            ReplyBody::Whole { bytes, .. } => bytes.len() as u64,
+            ReplyBody::Whole(bytes) | ReplyBody::Reserved(bytes, _) => bytes.len() as u64,
             ReplyBody::Blocks(download) => download.left(),
         })
     }
@@ -65,7 +95,7 @@ impl Body for ReplyBody {
 
 impl From<Bytes> for ReplyBody {
     fn from(bytes: Bytes) -> ReplyBody {
-        ReplyBody::Whole { bytes, _room: None }
+        ReplyBody::Whole(bytes)
     }
 }
 
@@ -75,8 +105,11 @@ pub(crate) fn done() -> Reply {
 }
 
 /// 200 with JSON, and the memory that was set aside for it.
-pub(crate) fn json(body: Vec<u8>, room: Option<OwnedSemaphorePermit>) -> Reply {
-    let mut reply = Response::new(ReplyBody::Whole { bytes: Bytes::from(body), _room: room });
+pub(crate) fn json(body: Vec<u8>, reserve: Option<Reserve>) -> Reply {
+    let mut reply = Response::new(match reserve {
+        None => ReplyBody::Whole(body.into()),
+        Some(reserve) => ReplyBody::Reserved(body.into(), reserve),
+    });
     set(&mut reply, CONTENT_TYPE, "application/json");
     reply
 }

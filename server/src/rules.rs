@@ -47,7 +47,8 @@ impl Refusal {
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Refusal {
         let told = failure.tell();
-        Refusal::new(told.binding_status, told.text)
+        let is_passing = matches!(failure, Failure::Busy | Failure::Stopping);
+        Refusal { is_passing, ..Refusal::new(told.binding_status, told.text) }
     }
 }
 

@@ -15,7 +15,6 @@ use tokio::time::timeout;
 
 use crate::blocking::Blocking;
 use crate::body::{Pieces, UploadError, check_len};
-use crate::error::Failure;
 
 /// What is gathered in memory before it is written, and the longest body that stays there.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -113,9 +112,8 @@ async fn append(
     });
     match written.await {
         Ok(written) => written.map_err(SpoolError::Disk),
-        Err(Failure::Engine(_) | Failure::Unreadable(_) | Failure::Stopping) => {
-            Err(SpoolError::Stopping)
-        }
+        // The call itself does not fail.
+        Err(_stopping) => Err(SpoolError::Stopping),
     }
 }
 
