@@ -23,8 +23,12 @@ use hyper::{HeaderMap, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::limits::{Limits, VALUE_BYTES_MAX};
+use crate::limits::Limits;
 use crate::rules::Refusal;
+
+/// The least budget for bodies that are not small, in bytes, whatever the limits say. Who asks for more
+/// than there is gets all of it.
+const QUEUE_BYTES_MIN: u64 = 1 << 20;
 
 /// Bytes that come in pieces: a request body, or a part of one.
 pub(crate) trait Pieces: Send {
@@ -101,8 +105,7 @@ impl Uploads {
         let small_bytes = limits.small_upload_bytes as u64;
         let for_small = small_bytes.saturating_mul(limits.connections as u64);
         let queue_bytes = (limits.upload_bytes as u64).saturating_sub(for_small);
-        // The longest value must fit, or its upload would wait for ever.
-        let queue_bytes = queue_bytes.clamp(VALUE_BYTES_MAX, u64::from(u32::MAX));
+        let queue_bytes = queue_bytes.clamp(QUEUE_BYTES_MIN, u64::from(u32::MAX));
         Uploads {
             small: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             small_bytes,
@@ -340,6 +343,6 @@ mod tests {
         let uploads = Uploads::new(&limits);
         let small = limits.connections as u64 * uploads.small_bytes;
         assert!(small + uploads.queue_bytes <= limits.upload_bytes as u64);
-        assert!(uploads.queue_bytes >= VALUE_BYTES_MAX);
+        assert!(uploads.queue_bytes >= QUEUE_BYTES_MIN);
     }
 }

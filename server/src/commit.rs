@@ -234,3 +234,44 @@ fn commit_one_by_one(jobs: Vec<(Job, usize)>, db: &Db) {
 fn is_own_fault(code: Code) -> bool {
     matches!(code, Code::NamespaceNotFound | Code::BatchTooLarge | Code::InvalidExpiry)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kvast::Options;
+
+    use super::*;
+    use crate::body::Room;
+
+    fn put(namespace: &Namespace, key: &str) -> Write {
+        Write::Put {
+            namespace: namespace.clone(),
+            key: key.to_owned(),
+            value: Buffered::new(Bytes::from_static(b"v"), Room::default()),
+            options: PutOptions::new(),
+        }
+    }
+
+    #[test]
+    fn each_member_of_a_group_gets_its_own_version() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = Options::new().open(dir.path().join("store")).expect("it opens");
+        let namespace = db.namespace("n").expect("a namespace");
+        let mut group = Group { batch: db.batch(), jobs: Vec::new(), split: false };
+        let keys = vec!["x".to_owned(), "y".to_owned(), "z".to_owned()];
+        let delete = Write::Delete { namespace: namespace.clone(), keys };
+        let mut answers = Vec::new();
+        for write in [put(&namespace, "a"), delete, put(&namespace, "b"), put(&namespace, "c")] {
+            let (answer, answered) = oneshot::channel();
+            group.add(Job { write, answer });
+            answers.push(answered);
+        }
+        group.commit(&db);
+        let versions: Vec<u64> = answers
+            .into_iter()
+            .map(|answered| answered.blocking_recv().expect("answered").expect("written"))
+            .collect();
+        let found = |key| namespace.get(key).expect("no failure").expect("it is there").version();
+        assert_eq!(versions, [found("a"), 0, found("b"), found("c")]);
+    }
+}

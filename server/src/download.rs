@@ -191,3 +191,66 @@ impl Download {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use kvast::{Namespace, Options};
+
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Namespace) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = Options::new().open(dir.path().join("store")).expect("it opens");
+        let files = db.namespace("files").expect("a namespace");
+        (dir, files)
+    }
+
+    /// All that is sent of a range.
+    async fn send(
+        files: &Namespace,
+        range: Range<u64>,
+        until: Instant,
+    ) -> Result<Vec<u8>, BrokenOff> {
+        let blocking = Blocking::new(1);
+        let value = files.get_stream("a").expect("no failure").expect("it is there");
+        let (first, value) = begin(&blocking, value, range.clone()).await.expect("it begins");
+        let mut download = Download::new(blocking, until, first, value, range.clone());
+        let mut sent = Vec::new();
+        loop {
+            assert_eq!(download.left(), range.end - range.start - sent.len() as u64);
+            match poll_fn(|cx| download.poll_block(cx)).await {
+                Some(block) => sent.extend_from_slice(&block?),
+                None => return Ok(sent),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_range_is_sent_whole_across_blocks_and_windows() {
+        let (_dir, files) = store();
+        let value: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        files.put("a", &value).expect("it is stored");
+        let later = Instant::now() + Duration::from_secs(60);
+        let len = value.len() as u64;
+        let ends = [0, 1, 65_536, WINDOW_BYTES - 1, WINDOW_BYTES, 3 * WINDOW_BYTES + 5, len];
+        for start in ends {
+            for end in ends.into_iter().filter(|end| start <= *end) {
+                let sent = send(&files, start..end, later).await.expect("it is sent");
+                assert!(sent == value[start as usize..end as usize], "{start}..{end}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_overdue_is_broken_off_behind_its_first_block() {
+        let (_dir, files) = store();
+        files.put("a", vec![7; 200_000]).expect("it is stored");
+        let sent = send(&files, 0..200_000, Instant::now()).await;
+        assert!(matches!(sent, Err(BrokenOff::Overdue)), "{sent:?}");
+        let one_block = send(&files, 0..1000, Instant::now()).await;
+        assert_eq!(one_block.expect("nothing is left to be late for").len(), 1000);
+    }
+}
