@@ -235,6 +235,11 @@ pub(crate) static GROUPS: &[Group] = &[
                 "How long a client may take none of its answer",
             ),
             setting(
+                "answer-time",
+                at!(TIME, config.limits.answer_time),
+                "How long a client may take in all for an answer of more than 64 KiB",
+            ),
+            setting(
                 "linger",
                 at!(TIME, config.limits.linger),
                 "How long a client has, after the last byte, to read it and hang up",
@@ -247,7 +252,7 @@ pub(crate) static GROUPS: &[Group] = &[
             setting(
                 "upload-wait",
                 at!(TIME, config.limits.upload_wait),
-                "How long a request body may wait for upload memory; then the answer is 503",
+                "How long a request may wait for memory for its body or answer; then the answer is 503",
             ),
             setting(
                 "small-upload-bytes",
