@@ -357,9 +357,33 @@ fn record_of<'a>(
     Ok(same.then_some(record))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::{Durability, Options};
+
+    #[test]
+    fn what_is_in_memory_is_known_once_somebody_asked_and_it_was_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().durability(Durability::Os).background(false);
+        let db = options.open(dir.path().join("store")).unwrap();
+        let namespace = db.namespace("n").unwrap();
+        namespace.put("a", vec![7; 3_000_000]).unwrap();
+        let catalog = &namespace.store.keyspace.catalog;
+        let warm = || catalog.segments().iter().all(|segment| segment.body.map.look(false));
+
+        assert!(namespace.is_resident("a") && namespace.is_resident("absent"));
+        assert!(warm(), "the segment was asked about");
+        assert!(!warm(), "nobody has asked since");
+        assert!(namespace.is_resident("a"), "the kernel knows in any case");
+
+        assert!(!db.is_resident(), "nothing is known yet");
+        catalog.look();
+        assert!(db.is_resident());
+        catalog.look();
+        catalog.look();
+        assert!(!db.is_resident(), "nobody has asked for a while");
+    }
 
     #[test]
     fn what_existed_is_remembered_for_any_number_of_records() {

@@ -8,11 +8,12 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kvast::Durability;
-use support::{Client, Server, head, request};
+use support::{Client, Server, config, head, request};
 
 const MIB: usize = 1 << 20;
 const LIMIT: usize = 25 * MIB;
@@ -199,6 +200,42 @@ fn an_answer_that_takes_too_long_in_all_is_cut_off() {
     let _ = client.stream.read_to_end(&mut got);
     assert!(got.len() < LIMIT, "it was cut off");
     assert!(server.get("/large").ok().body == value(LIMIT), "who is quick gets all of it");
+}
+
+/// Asks the system to forget what it has of the store's files.
+fn cool(dir: &Path) {
+    for path in files(dir) {
+        let from = format!("if={}", path.display());
+        let told =
+            Command::new("dd").args([&from, "iflag=nocache", "count=0", "status=none"]).status();
+        assert!(told.expect("dd runs").success());
+    }
+}
+
+#[test]
+fn what_is_not_in_memory_is_served_like_everything_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let handle = kvast_server::start(config(dir.path())).expect("it starts");
+    let mut client = Client::to(handle.addr());
+    let large = value(5 * MIB);
+    client.send("PUT", "/large", &[], &large).ok();
+    for n in 0..200 {
+        let metadata = format!("CF-KV-Metadata: {n}");
+        client.send("PUT", &format!("/k{n:03}"), &[&metadata], &value(10_000 + n)).ok();
+    }
+    drop(client);
+    handle.stop().expect("a clean close");
+    cool(dir.path());
+
+    let handle = kvast_server::start(config(dir.path())).expect("it starts again");
+    let mut client = Client::to(handle.addr());
+    assert!(client.send("GET", "/large", &[], b"").ok().body == large);
+    for n in 0..200 {
+        let found = client.send("GET", &format!("/k{n:03}"), &[], b"").ok();
+        assert!(found.body == value(10_000 + n), "{n}");
+    }
+    let listed = client.send("GET", "/?prefix=k", &[], b"").ok().json();
+    assert_eq!(listed["keys"][199]["metadata"], "199");
 }
 
 /// Changes one byte where `wanted` is stored.
