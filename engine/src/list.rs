@@ -255,24 +255,24 @@ impl Span {
     /// What prefix, bounds and cursor have in common.
     fn new(scope: Scope<'_>, options: &ListOptions, after: Option<&[u8]>) -> Span {
         let composite = |key: &[u8]| Composite::new(scope.namespace, key).to_vec();
-        let prefix = composite(scope.prefix);
-        let end = key::successor(&prefix);
-        let mut span = Span { start: prefix, end, reverse: scope.reverse };
-        span.start_at(composite(&options.start));
+        let start = composite(options.start.as_slice().max(scope.prefix));
+        let end = key::successor(&Composite::new(scope.namespace, scope.prefix));
+        let mut span = Span { start, end, reverse: scope.reverse };
         if let Some(end) = &options.end {
             span.end_before(composite(end));
         }
-        match after.map(composite) {
-            Some(last) if span.reverse => span.end_before(last),
-            Some(last) => span.start_at(just_after(&last)),
-            None => {}
+        if let Some(last) = after {
+            let last = Composite::new(scope.namespace, last);
+            if span.reverse { span.end_before(last.to_vec()) } else { span.start_behind(&last) }
         }
         span
     }
 
-    fn start_at(&mut self, start: Vec<u8>) {
-        if start > self.start {
-            self.start = start;
+    fn start_behind(&mut self, last: &[u8]) {
+        if *last >= self.start[..] {
+            self.start.clear();
+            self.start.extend_from_slice(last);
+            self.start.push(0);
         }
     }
 
@@ -284,19 +284,20 @@ impl Span {
 
     /// Leaves out what was visited before `next`.
     fn go_on_at(&mut self, next: Vec<u8>) {
-        if self.reverse { self.end_before(just_after(&next)) } else { self.start_at(next) }
+        if self.reverse {
+            self.end = Some([&next, &[0][..]].concat());
+        } else {
+            self.start = next;
+        }
     }
-}
-
-fn just_after(composite: &[u8]) -> Vec<u8> {
-    [composite, &[0]].concat()
 }
 
 /// Fills the page and returns whether a live key follows.
 fn fill(keyspace: &Keyspace, mut span: Span, limit: usize, page: &mut Page) -> Result<bool, Error> {
     let now_ms = keyspace.time.now_ms();
+    let walk = if span.reverse { walk_once::<true> } else { walk_once::<false> };
     loop {
-        match walk_once(keyspace, &span, now_ms, limit, page)? {
+        match walk(keyspace, &span, now_ms, limit, page)? {
             Walked::Ended => return Ok(false),
             Walked::Full => return Ok(true),
             Walked::Pause(next) => span.go_on_at(next),
@@ -313,7 +314,8 @@ enum Walked {
     Pause(Vec<u8>),
 }
 
-fn walk_once(
+/// One direction each, so that what is done with a key is compiled into the walk.
+fn walk_once<const REVERSE: bool>(
     keyspace: &Keyspace,
     span: &Span,
     now_ms: u64,
@@ -365,7 +367,7 @@ fn walk_once(
         Visited::Keep
     };
     let (start, end) = (&span.start[..], span.end.as_deref());
-    if span.reverse {
+    if REVERSE {
         keyspace.gather_back(start, end, &pinned, keys, visit);
     } else {
         keyspace.gather(start, end, &pinned, keys, visit);

@@ -62,10 +62,22 @@ impl LiveSettings {
 
     pub(crate) fn get(&self) -> NamespaceSettings {
         NamespaceSettings {
-            max_value_bytes: load(&self.max_value_bytes),
-            default_ttl: load(&self.default_ttl_ms).map(Duration::from_millis),
-            min_ttl: load(&self.min_ttl_ms).map(Duration::from_millis),
+            max_value_bytes: self.max_value_bytes(),
+            default_ttl: self.default_ttl_ms().map(Duration::from_millis),
+            min_ttl: self.min_ttl_ms().map(Duration::from_millis),
         }
+    }
+
+    pub(crate) fn max_value_bytes(&self) -> Option<u64> {
+        load(&self.max_value_bytes)
+    }
+
+    pub(crate) fn default_ttl_ms(&self) -> Option<u64> {
+        load(&self.default_ttl_ms)
+    }
+
+    pub(crate) fn min_ttl_ms(&self) -> Option<u64> {
+        load(&self.min_ttl_ms)
     }
 
     pub(crate) fn set(&self, settings: &NamespaceSettings) {

@@ -125,7 +125,7 @@ impl Store {
 
     /// Refuses a value that is longer than the store or the namespace allows.
     pub(crate) fn check_value(&self, namespace: &NamespaceState, len: u64) -> Result<(), Error> {
-        let own = namespace.settings.get().max_value_bytes.unwrap_or(u64::MAX);
+        let own = namespace.settings.max_value_bytes().unwrap_or(u64::MAX);
         let max = self.options.max_value_bytes.min(own);
         if len > max { Err(Error::ValueTooLarge { len, max }) } else { Ok(()) }
     }
@@ -137,24 +137,27 @@ impl Store {
         namespace: &NamespaceState,
         asked: Option<Expiry>,
     ) -> Result<u64, Error> {
-        let settings = namespace.settings.get();
-        let now_ms = self.keyspace.time.now_ms();
-        let after = |time: Duration| {
-            now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        let settings = &namespace.settings;
+        let (wanted, min_ms) = match (asked, settings.default_ttl_ms()) {
+            (Some(wanted), _) => (wanted, settings.min_ttl_ms()),
+            (None, Some(ms)) => (Expiry::In(Duration::from_millis(ms)), None),
+            (None, None) => return Ok(0),
         };
-        let ms = match asked {
-            None => settings.default_ttl.map_or(0, after),
-            Some(Expiry::Never) => 0,
+        let now_ms = self.keyspace.time.now_ms();
+        let ms = match wanted {
+            Expiry::Never => return Ok(0),
             // 0 stands for never, so what expired at the beginning of time expires a moment later.
-            Some(Expiry::At(ms)) => ms.max(1),
-            Some(Expiry::In(time)) => after(time),
+            Expiry::At(ms) => ms.max(1),
+            Expiry::In(time) => {
+                now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+            }
         };
         if ms >= EXPIRES_END {
             return Err(Error::InvalidExpiry { ms, min_ttl: None });
         }
-        match settings.min_ttl {
-            Some(min_ttl) if asked.is_some() && ms != 0 && ms < after(min_ttl) => {
-                Err(Error::InvalidExpiry { ms, min_ttl: Some(min_ttl) })
+        match min_ms {
+            Some(min_ms) if ms < now_ms.saturating_add(min_ms) => {
+                Err(Error::InvalidExpiry { ms, min_ttl: Some(Duration::from_millis(min_ms)) })
             }
             _ => Ok(ms),
         }
