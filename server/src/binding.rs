@@ -26,6 +26,9 @@ use crate::rules::Refusal;
 /// Names the namespace of a request, by id or by title.
 pub(crate) const NAMESPACE: HeaderName = HeaderName::from_static("x-kv-namespace");
 
+/// Carries metadata, both ways.
+pub(crate) const METADATA: HeaderName = HeaderName::from_static("cf-kv-metadata");
+
 /// Answers a request.
 pub(crate) async fn serve(call: &Call<'_>, asked: Binding, body: &mut Inbound<'_>) -> Reply {
     match answer(call, asked, body).await {

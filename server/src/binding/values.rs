@@ -7,6 +7,7 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
 use kvast::{Namespace, PutOptions};
 
+use super::METADATA;
 use crate::body::Inbound;
 use crate::bridge::Opened;
 use crate::call::Call;
@@ -19,7 +20,6 @@ use crate::staging::StageError;
 use crate::uri::{decode_segment, query_value};
 
 const EXPIRATION: HeaderName = HeaderName::from_static("cf-expiration");
-const METADATA: HeaderName = HeaderName::from_static("cf-kv-metadata");
 
 /// `GET /{key}`
 pub(super) async fn get(call: &Call<'_>, namespace: &Namespace) -> Result<Reply, Refusal> {
