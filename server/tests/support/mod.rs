@@ -225,3 +225,39 @@ pub(crate) fn encode(key: &str) -> String {
         })
         .collect()
 }
+
+/// The REST resource of the namespace `default`.
+pub(crate) fn default_namespace(server: &Server) -> String {
+    let id = server.handle.db().namespace("default").expect("it is there").id();
+    format!("{ACCOUNT}/{id}")
+}
+
+/// A refusal on the REST surface: the status, the code, and all members of the envelope.
+#[track_caller]
+pub(crate) fn assert_api_error(answer: &Answer, status: u16, code: u32) {
+    let json = answer.json();
+    assert_eq!(answer.status, status, "{json}");
+    assert_eq!(json["errors"][0]["code"], code, "{json}");
+    assert_eq!(json["success"], false);
+    assert_eq!(json["messages"], serde_json::json!([]));
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    // What serde calls things is nothing to a client.
+    assert!(!answer.text().contains("expected"), "{json}");
+}
+
+/// The message of a refusal on the REST surface.
+pub(crate) fn message(answer: &Answer) -> String {
+    answer.json()["errors"][0]["message"].as_str().expect("a message").to_owned()
+}
+
+/// A multipart form with the boundary `b0`: each part's header lines and bytes.
+pub(crate) fn form(parts: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (headers, bytes) in parts {
+        body.extend_from_slice(format!("--b0\r\n{headers}\r\n\r\n").as_bytes());
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--b0--\r\n");
+    body
+}

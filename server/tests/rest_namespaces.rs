@@ -3,22 +3,11 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{ACCOUNT, Answer, Server};
+use support::{ACCOUNT, Server, assert_api_error};
 
 fn create(server: &Server, title: &str) -> String {
     let made = server.post(ACCOUNT, &json!({ "title": title }).to_string()).ok().json();
     made["result"]["id"].as_str().expect("an id").to_owned()
-}
-
-#[track_caller]
-fn assert_error(answer: &Answer, status: u16, code: u32) {
-    let json = answer.json();
-    assert_eq!(answer.status, status, "{json}");
-    assert_eq!(json["errors"][0]["code"], code, "{json}");
-    assert_eq!(json["success"], false);
-    assert_eq!(json["messages"], json!([]));
-    assert_eq!(json["result"], Value::Null);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
 }
 
 #[test]
@@ -45,7 +34,7 @@ fn a_namespace_lives_from_create_to_delete() {
     assert_eq!(deleted["result"], Value::Null);
     assert_eq!(deleted["success"], true);
     for (method, body) in [("GET", ""), ("PUT", r#"{"title":"x"}"#), ("DELETE", "")] {
-        assert_error(&server.send(method, &one, &[], body.as_bytes()), 404, 10013);
+        assert_api_error(&server.send(method, &one, &[], body.as_bytes()), 404, 10013);
     }
     assert_ne!(create(&server, "visits"), id, "the title is free, the id is not");
     assert_eq!(server.send("GET", "/k", &["X-KV-Namespace: visits"], b"").status, 404);
@@ -67,12 +56,12 @@ fn bad_requests_have_their_codes() {
         ("nope", 10029),
         ("[]", 10029),
     ] {
-        assert_error(&server.post(ACCOUNT, body), 400, code);
-        assert_error(&server.put(&other, body.as_bytes()), 400, code);
+        assert_api_error(&server.post(ACCOUNT, body), 400, code);
+        assert_api_error(&server.put(&other, body.as_bytes()), 400, code);
     }
     for unknown in ["nonsense", "ffffffffffffffffffffffffffffffff", &id.to_uppercase()] {
         if unknown != id {
-            assert_error(&server.get(&format!("{ACCOUNT}/{unknown}")), 404, 10013);
+            assert_api_error(&server.get(&format!("{ACCOUNT}/{unknown}")), 404, 10013);
         }
     }
     for (query, code) in [
@@ -83,10 +72,10 @@ fn bad_requests_have_their_codes() {
         ("order=size", 10029),
         ("direction=up", 10029),
     ] {
-        assert_error(&server.get(&format!("{ACCOUNT}?{query}")), 400, code);
+        assert_api_error(&server.get(&format!("{ACCOUNT}?{query}")), 400, code);
     }
     let huge = format!(r#"{{"title":"{}"}}"#, "x".repeat(2 << 20));
-    assert_error(&server.post(ACCOUNT, &huge), 413, 10024);
+    assert_api_error(&server.post(ACCOUNT, &huge), 413, 10024);
 }
 
 #[test]
@@ -126,10 +115,10 @@ fn lists_are_paged_and_ordered() {
 fn what_is_not_served_says_so_in_the_envelope() {
     let server = Server::new();
     for target in ["/client/v4", "/client/v4/user", "/client/v4/accounts/a/d1"] {
-        assert_error(&server.get(target), 404, 7003);
+        assert_api_error(&server.get(target), 404, 7003);
     }
     let patched = server.send("PATCH", ACCOUNT, &[], b"");
-    assert_error(&patched, 405, 7001);
+    assert_api_error(&patched, 405, 7001);
     assert_eq!(patched.header("allow"), Some("GET, POST"));
 }
 
