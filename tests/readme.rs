@@ -59,7 +59,12 @@ fn the_curl_lines_of_the_readme_work_against_the_server() {
     run(&lines[1]);
     let listed = run(&format!("curl 'http://{}/?prefix=user/'", server.address));
     assert!(listed.contains("\"user/42\"") && listed.contains("expiration"), "{listed}");
-    assert!(run(&lines[2]).contains("\"success\":true"));
+    let rest = run(&lines[2]);
+    for shown in ["\"title\":\"sessions\"", "Ada", "\"result\":{\"v\":1}", "\"a\":{\"value\":\"1\""]
+    {
+        assert!(rest.contains(shown), "{rest}");
+    }
+    assert!(!rest.contains("\"success\":false"), "{rest}");
     let native = run(&lines[3]);
     for shown in
         ["HTTP/1.1 201", "kvast-metadata: {\"v\":1}", "\"value\":\"Ada\"", "\"version\":null"]

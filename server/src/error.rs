@@ -118,7 +118,7 @@ fn statuses(code: Code) -> (u16, u16, u16, u32) {
         Code::InvalidName => (400, 400, 400, 10019),
         Code::NamespaceNotFound => (400, 404, 404, 10013),
         Code::NamespaceExists => (400, 400, 409, 10014),
-        Code::VersionMismatch => (412, 412, 412, 10001),
+        Code::VersionMismatch => (412, 412, 412, 10029),
         Code::DiskFull => (507, 507, 507, 10001),
         Code::Poisoned | Code::ReadOnly | Code::Closed => (503, 503, 503, 10001),
         // Corrupt, Io, and whatever a later engine adds: faults of this side.

@@ -94,6 +94,12 @@ pub struct Limits {
     pub drain_bytes: u64,
     /// Memory for the answers of bulk gets in flight, in bytes of values.
     pub bulk_bytes: usize,
+    /// Bodies of bulk writes and bulk deletes kept at once, on disk where they are long; more wait, and
+    /// then the server is busy (503).
+    pub bulk_bodies: usize,
+    /// Bulk writes and bulk deletes that are checked and written at once: each takes the memory of its
+    /// longest entry.
+    pub bulk_writes: usize,
     /// Blocking calls into the engine at once, outside of the commit thread.
     pub blocking_calls: usize,
     /// Writes waiting for the commit thread; more wait for a place.
@@ -128,6 +134,8 @@ impl Default for Limits {
             json_bytes: MIB as u64,
             drain_bytes: 64 * MIB as u64,
             bulk_bytes: 128 * MIB,
+            bulk_bodies: 16,
+            bulk_writes: 2,
             blocking_calls: 32,
             queued_writes: 1024,
             drain_time: Duration::from_secs(10),
@@ -146,6 +154,8 @@ impl Limits {
         let show = |bytes: usize| show_size(bytes as u64);
         let rules = [
             (self.connections > 0, "connections must be at least 1".to_owned()),
+            (self.bulk_bodies > 0, "bulk-bodies must be at least 1".to_owned()),
+            (self.bulk_writes > 0, "bulk-writes must be at least 1".to_owned()),
             (self.blocking_calls > 0, "blocking-calls must be at least 1".to_owned()),
             (self.queued_writes > 0, "queued-writes must be at least 1".to_owned()),
             (

@@ -275,6 +275,16 @@ pub(crate) static GROUPS: &[Group] = &[
                 "Memory for the answers of bulk gets in flight, in bytes of values",
             ),
             setting(
+                "bulk-bodies",
+                at!(COUNT, config.limits.bulk_bodies),
+                "Bodies of bulk writes and deletes kept at once, on disk where they are long",
+            ),
+            setting(
+                "bulk-writes",
+                at!(COUNT, config.limits.bulk_writes),
+                "Bulk writes at work at once; each takes the memory of its longest entry",
+            ),
+            setting(
                 "blocking-calls",
                 at!(COUNT, config.limits.blocking_calls),
                 "Calls into the engine at once that may wait for the disk",

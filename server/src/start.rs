@@ -146,7 +146,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     db.namespace(DEFAULT_NAMESPACE)?;
 
     let uploads = Arc::new(Uploads::new(&config.limits));
-    let spool = Spool::new(config.data.clone(), config.limits.upload_wait);
+    let spool = Spool::new(config.data.clone(), &config.limits);
     let bridge = Bridge::new(db, config.durability, &config.limits, Arc::clone(&uploads), spool)
         .map_err(StartError::Threads)?;
     let app = Arc::new(App {
