@@ -47,6 +47,7 @@
 //! rest      the REST surface
 //! problem   errors of the native surface
 //! native    the native surface
+//! openapi   the description of it all
 //! ops       health, metrics, OpenAPI
 //! remote    Miniflare's form of a binding request
 //! service   one request from head to answer
@@ -85,6 +86,7 @@ mod listen;
 mod memory;
 mod metrics;
 mod native;
+mod openapi;
 mod ops;
 mod phase;
 mod problem;

@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use crate::auth::Denied;
 use crate::call::Call;
 use crate::error::Failure;
+use crate::openapi;
 use crate::reply::{self, Reply};
 use crate::route::Ops;
 
@@ -20,7 +21,7 @@ pub(crate) async fn serve(call: &Call<'_>, asked: Ops) -> Reply {
         Ops::Health | Ops::HeadHealth => health::health(),
         Ops::Ready | Ops::HeadReady => health::ready(call),
         Ops::Metrics => scrape::metrics(call).await.unwrap_or_else(fail),
-        Ops::OpenApi => reply::sentence(StatusCode::NOT_IMPLEMENTED, "not yet"),
+        Ops::OpenApi => reply::text("application/json", openapi::DOCUMENT),
     }
 }
 

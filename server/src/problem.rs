@@ -14,57 +14,51 @@ use crate::error::Failure;
 use crate::reply::{self, Reply};
 use crate::trace::RequestId;
 
-/// What the server itself finds wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// A parameter of the query.
-    InvalidQuery,
-    InvalidHeader,
-    InvalidKey,
-    InvalidBody,
-    /// The body ended early or its framing is bad.
-    BrokenBody,
-    InvalidExpiry,
-    InvalidMetadata,
-    Unauthorized,
-    Forbidden,
-    NoSuchResource,
-    NamespaceNotFound,
-    KeyNotFound,
-    WrongMethod,
-    /// The body pauses or takes too long.
-    SlowBody,
-    ValueTooLarge,
-    BodyTooLarge,
-    RangeNotSatisfiable,
-    /// Others hold all the memory for uploads.
-    Busy,
+macro_rules! troubles {
+    ($($(#[$doc:meta])* $trouble:ident $status:literal $word:literal;)*) => {
+        /// What the server itself finds wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Trouble { $($(#[$doc])* $trouble),* }
+
+        impl Trouble {
+            #[cfg(test)]
+            pub(crate) const ALL: &[Trouble] = &[$(Trouble::$trouble),*];
+
+            fn status(self) -> u16 {
+                match self { $(Trouble::$trouble => $status),* }
+            }
+
+            /// The stable word for it.
+            pub(crate) fn word(self) -> &'static str {
+                match self { $(Trouble::$trouble => $word),* }
+            }
+        }
+    };
 }
 
-impl Trouble {
-    /// Its status and its word.
-    fn told(self) -> (u16, &'static str) {
-        match self {
-            Trouble::InvalidQuery => (400, "invalid_query"),
-            Trouble::InvalidHeader => (400, "invalid_header"),
-            Trouble::InvalidKey => (400, "invalid_key"),
-            Trouble::InvalidBody => (400, "invalid_body"),
-            Trouble::BrokenBody => (400, "broken_body"),
-            Trouble::InvalidExpiry => (400, "invalid_expiry"),
-            Trouble::InvalidMetadata => (400, "invalid_metadata"),
-            Trouble::Unauthorized => (401, "unauthorized"),
-            Trouble::Forbidden => (403, "forbidden"),
-            Trouble::NoSuchResource => (404, "no_such_resource"),
-            Trouble::NamespaceNotFound => (404, "namespace_not_found"),
-            Trouble::KeyNotFound => (404, "key_not_found"),
-            Trouble::WrongMethod => (405, "wrong_method"),
-            Trouble::SlowBody => (408, "slow_body"),
-            Trouble::ValueTooLarge => (413, "value_too_large"),
-            Trouble::BodyTooLarge => (413, "body_too_large"),
-            Trouble::RangeNotSatisfiable => (416, "range_not_satisfiable"),
-            Trouble::Busy => (503, "busy"),
-        }
-    }
+troubles! {
+    /// A parameter of the query.
+    InvalidQuery        400 "invalid_query";
+    InvalidHeader       400 "invalid_header";
+    InvalidKey          400 "invalid_key";
+    InvalidBody         400 "invalid_body";
+    /// The body ended early or its framing is bad.
+    BrokenBody          400 "broken_body";
+    InvalidExpiry       400 "invalid_expiry";
+    InvalidMetadata     400 "invalid_metadata";
+    Unauthorized        401 "unauthorized";
+    Forbidden           403 "forbidden";
+    NoSuchResource      404 "no_such_resource";
+    NamespaceNotFound   404 "namespace_not_found";
+    KeyNotFound         404 "key_not_found";
+    WrongMethod         405 "wrong_method";
+    /// The body pauses or takes too long.
+    SlowBody            408 "slow_body";
+    ValueTooLarge       413 "value_too_large";
+    BodyTooLarge        413 "body_too_large";
+    RangeNotSatisfiable 416 "range_not_satisfiable";
+    /// Others hold all the memory for uploads.
+    Busy                503 "busy";
 }
 
 /// An answer of the native surface that is an error.
@@ -80,9 +74,8 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(trouble: Trouble, detail: impl Into<String>) -> Problem {
-        let (status, code) = trouble.told();
-        let status = StatusCode::from_u16(status).expect("the table has statuses only");
-        Problem::of(status, code, detail.into())
+        let status = StatusCode::from_u16(trouble.status()).expect("the table has statuses only");
+        Problem::of(status, trouble.word(), detail.into())
     }
 
     fn of(status: StatusCode, code: &'static str, detail: String) -> Problem {
