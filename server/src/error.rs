@@ -35,8 +35,6 @@ pub(crate) struct Told {
     pub(crate) v4_code: u32,
     /// The status on the native surface.
     pub(crate) native_status: StatusCode,
-    /// The stable word for the failure, on the native surface and in the log.
-    pub(crate) word: &'static str,
     /// What to say.
     pub(crate) text: String,
 }
@@ -61,7 +59,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Failure {
-    /// The word for it in logs.
+    /// The stable word for it, in logs and on the native surface.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Failure::Engine(error) => error.code().as_str(),
@@ -100,7 +98,6 @@ impl Failure {
             rest_status: status(rest),
             v4_code,
             native_status: status(native),
-            word,
             text,
         }
     }

@@ -126,7 +126,7 @@ impl Problem {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Problem {
         let told = failure.tell();
-        let problem = Problem::of(told.native_status, told.word, as_sentence(&told.text));
+        let problem = Problem::of(told.native_status, failure.code(), as_sentence(&told.text));
         match failure {
             Failure::Engine(kvast::Error::VersionMismatch { current }) => {
                 let problem = problem.with("version", current);

@@ -58,8 +58,8 @@ struct Put<'b> {
     ttl: Option<Json>,
     #[serde(default, deserialize_with = "present")]
     expires_at: Option<Json>,
-    #[serde(default)]
-    if_version: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
+    if_version: Option<Json>,
     #[serde(default)]
     if_absent: bool,
 }
@@ -70,8 +70,8 @@ struct Delete {
     #[serde(rename = "op")]
     _op: IgnoredAny,
     key: String,
-    #[serde(default)]
-    if_version: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
+    if_version: Option<Json>,
 }
 
 #[derive(Deserialize)]
@@ -155,17 +155,13 @@ impl Operation {
             Op::Put => Operation::put(parse(said)?),
             Op::Delete => {
                 let Delete { key, if_version, .. } = parse(said)?;
-                Ok(Operation { key, what: What::Delete, must_be: if_version.map(Some) })
+                let must_be = if_version.as_ref().map(version).transpose()?.map(Some);
+                Ok(Operation { key, what: What::Delete, must_be })
             }
             Op::Check => {
-                let Check { key, version, .. } = parse(said)?;
-                let version = version.as_ref().filter(|version| !version.is_null());
-                let number = |json: &Json| {
-                    json.as_u64().ok_or_else(|| {
-                        invalid_body("\"version\" is a number, or null for a key that is absent.")
-                    })
-                };
-                let must_be = Some(version.map(number).transpose()?);
+                let Check { key, version: must_be, .. } = parse(said)?;
+                let must_be = must_be.as_ref().filter(|version| !version.is_null());
+                let must_be = Some(must_be.map(version).transpose()?);
                 Ok(Operation { key, what: What::Check, must_be })
             }
         }
@@ -189,7 +185,8 @@ impl Operation {
         {
             options = options.metadata(metadata);
         }
-        let must_be = match (put.if_version, put.if_absent) {
+        let if_version = put.if_version.as_ref().map(version).transpose()?;
+        let must_be = match (if_version, put.if_absent) {
             (Some(_), true) => {
                 return Err(invalid_body("A put has \"if_version\" or \"if_absent\", not both."));
             }
@@ -213,6 +210,12 @@ impl Operation {
         }
         Ok(())
     }
+}
+
+/// A version that is asked for. `null` is none: a condition must not vanish because a program had no
+/// number to put there.
+fn version(json: &Json) -> Result<u64, Problem> {
+    input::whole_number(json).ok_or_else(|| invalid_body("A version is a whole number."))
 }
 
 fn parse<'b, T: Deserialize<'b>>(json: &'b str) -> Result<T, Problem> {
@@ -275,7 +278,7 @@ mod tests {
             (r#"{"op":"put","key":"k","value":"","if_absent":true}"#, Some(None)),
             (r#"{"op":"put","key":"k","value":"","if_absent":false}"#, None),
             (r#"{"op":"delete","key":"k"}"#, None),
-            (r#"{"op":"delete","key":"k","if_version":7}"#, Some(Some(7))),
+            (r#"{"op":"delete","key":"k","if_version":7.0}"#, Some(Some(7))),
             (r#"{"op":"check","key":"k","version":7}"#, Some(Some(7))),
             (r#"{"op":"check","key":"k","version":null}"#, Some(None)),
         ] {
@@ -300,6 +303,8 @@ mod tests {
             r#"{"op":"put","key":"k","value":"","version":5}"#,
             r#"{"op":"put","key":"k","value":"","if_version":5,"if_absent":true}"#,
             r#"{"op":"put","key":"k","value":"","if_version":-1}"#,
+            r#"{"op":"put","key":"k","value":"","if_version":null}"#,
+            r#"{"op":"delete","key":"k","if_version":null}"#,
             r#"{"op":"delete","key":"k","value":""}"#,
             r#"{"op":"check","key":"k"}"#,
             r#"{"op":"check","key":"k","version":"7"}"#,

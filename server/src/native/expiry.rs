@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use kvast::Expiry;
 use serde_json::Value as Json;
 
+use super::input::whole_number;
 use crate::limits::NATIVE_LIFETIME_MIN;
 use crate::problem::{Problem, Trouble};
 use crate::units::parse_duration;
@@ -37,12 +38,17 @@ pub(super) fn read_json(
     ttl: Option<&Json>,
     expires_at: Option<&Json>,
 ) -> Result<Option<Expiry>, Problem> {
-    let text = |json: &Json| match json {
-        Json::String(text) => text.clone(),
-        Json::Null => "never".to_owned(),
-        other => other.to_string(),
-    };
-    read(ttl.map(text).as_deref(), expires_at.map(text).as_deref())
+    let moment = |json: &Json| if json.is_null() { "never".to_owned() } else { text_of(json) };
+    read(ttl.map(text_of).as_deref(), expires_at.map(moment).as_deref())
+}
+
+/// A string as it is, a whole number in digits, anything else as its JSON.
+pub(super) fn text_of(json: &Json) -> String {
+    match (json, whole_number(json)) {
+        (Json::String(text), _) => text.clone(),
+        (_, Some(number)) => number.to_string(),
+        (other, None) => other.to_string(),
+    }
 }
 
 fn lifetime(text: &str) -> Result<Expiry, Problem> {
@@ -137,6 +143,7 @@ mod tests {
     fn json_has_numbers_and_null_as_well() {
         let read = |json: Json| read_json(json.get("ttl"), json.get("expires_at"));
         assert_eq!(read(json!({ "ttl": 5 })).ok(), Some(Some(Expiry::In(Duration::from_secs(5)))));
+        assert!(read(json!({ "ttl": 5.0 })).is_ok());
         assert_eq!(read(json!({ "expires_at": null })).ok(), Some(Some(Expiry::Never)));
         assert_eq!(read(json!({})).ok(), Some(None));
         for json in [json!({ "ttl": null }), json!({ "ttl": [5] }), json!({ "ttl": 1.5 })] {

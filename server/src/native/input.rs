@@ -90,6 +90,16 @@ pub(super) async fn read_body(body: &mut Inbound<'_>, max: u64) -> Result<Buffer
     })
 }
 
+/// A whole number, however JSON writes it: `7.0` is one too.
+pub(super) fn whole_number(json: &Json) -> Option<u64> {
+    /// Up to here floating point has every whole number.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let from_float = |float: f64| {
+        (float.fract() == 0.0 && (0.0..=EXACT).contains(&float)).then_some(float as u64)
+    };
+    json.as_u64().or_else(|| json.as_f64().and_then(from_float))
+}
+
 /// Refuses the two keys that no URL can name: software on the way takes them for steps in a path.
 pub(super) fn check_key(key: &str) -> Result<(), Problem> {
     if matches!(key, "." | "..") {
@@ -173,6 +183,24 @@ mod tests {
         assert_eq!(query.get("prefix"), Some("a b+🔑"));
         assert_eq!(query.get("limit"), Some(""));
         assert_eq!(query.get("cursor"), None);
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_with_a_fraction_of_nothing() {
+        for (json, number) in [
+            ("7", Some(7)),
+            ("7.0", Some(7)),
+            ("7e2", Some(700)),
+            ("-0.0", Some(0)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("1e300", None),
+            ("7.5", None),
+            ("-7", None),
+            ("\"7\"", None),
+            ("null", None),
+        ] {
+            assert_eq!(whole_number(&serde_json::from_str(json).unwrap()), number, "{json}");
+        }
     }
 
     #[test]

@@ -152,13 +152,13 @@ fn unless_null<T>(
 }
 
 fn value_bytes(json: &Json) -> Result<u64, Problem> {
-    json.as_u64().filter(|bytes| *bytes <= VALUE_BYTES_MAX).ok_or_else(|| {
+    input::whole_number(json).filter(|bytes| *bytes <= VALUE_BYTES_MAX).ok_or_else(|| {
         invalid_body(format!("\"max_value_bytes\" is a number up to {VALUE_BYTES_MAX}, or null."))
     })
 }
 
 fn lifetime(member: &str, json: &Json) -> Result<Duration, Problem> {
-    let text = json.as_str().map_or_else(|| json.to_string(), str::to_owned);
+    let text = expiry::text_of(json);
     let lifetime = parse_duration(&text).ok().filter(|lifetime| *lifetime <= SETTING_TTL_MAX);
     lifetime.ok_or_else(|| {
         invalid_body(format!(
