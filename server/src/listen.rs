@@ -40,6 +40,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(20);
+/// The least time between two looks at an HTTP/2 connection.
+const LOOK_MIN: Duration = Duration::from_millis(10);
 /// What a client of HTTP/2 may open and give up again before the server has looked at it.
 const RESETS_MAX: usize = 20;
 /// How many of its requests may break the rules of HTTP/2.
@@ -197,7 +199,7 @@ impl Host {
         let io = TokioIo::new(Wire::of_anything(stream, limits));
         let service = service_fn(|request| answer(Arc::clone(&self.app), &streams, request));
         let mut connection = pin!(self.http2.serve_connection(io, service));
-        let mut look = interval(limits.write_stall.min(limits.idle_time) / 2);
+        let mut look = interval((limits.write_stall.min(limits.idle_time) / 2).max(LOOK_MIN));
         let mut is_ending = false;
         loop {
             let ends = tokio::select! {
@@ -205,17 +207,19 @@ impl Host {
                 ended = connection.as_mut() => return log_end(ended),
                 () = follower.drain(), if !is_ending => true,
                 _ = look.tick() => match streams.outlook() {
-                    Outlook::Fine => false,
-                    Outlook::Idle => true,
                     Outlook::Stalled => {
                         tracing::debug!("a client takes nothing of an answer");
                         return;
                     }
+                    // A farewell wants an answer, which this client does not give.
+                    Outlook::Quiet | Outlook::Idle if is_ending => return,
+                    outlook => outlook == Outlook::Idle,
                 }
             };
-            if ends && !is_ending {
+            if ends {
                 is_ending = true;
                 connection.as_mut().graceful_shutdown();
+                look.reset_after(limits.linger);
             }
         }
     }

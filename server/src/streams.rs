@@ -36,8 +36,11 @@ struct State {
 /// What is to be done about a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outlook {
-    Fine,
-    /// Nobody has asked for anything for long enough.
+    /// Requests are being answered.
+    Busy,
+    /// None is.
+    Quiet,
+    /// None is, and none was for long enough.
     Idle,
     /// A client takes nothing of an answer.
     Stalled,
@@ -64,12 +67,11 @@ impl Streams {
     pub(crate) fn outlook(&self) -> Outlook {
         let (state, now) = (self.state(), Instant::now());
         let is_stalled = |moved: &Instant| now.duration_since(*moved) >= self.stall_limit;
-        if state.moved.values().any(is_stalled) {
-            Outlook::Stalled
-        } else if state.open == 0 && now.duration_since(state.idle_since) >= self.idle_limit {
-            Outlook::Idle
-        } else {
-            Outlook::Fine
+        match state.open {
+            _ if state.moved.values().any(is_stalled) => Outlook::Stalled,
+            0 if now.duration_since(state.idle_since) >= self.idle_limit => Outlook::Idle,
+            0 => Outlook::Quiet,
+            _ => Outlook::Busy,
         }
     }
 
@@ -148,9 +150,9 @@ mod tests {
         let streams = streams(NEVER, Duration::ZERO);
         assert_eq!(streams.outlook(), Outlook::Idle);
         let stream = streams.open();
-        assert_eq!(streams.outlook(), Outlook::Fine, "a request is being answered");
+        assert_eq!(streams.outlook(), Outlook::Busy, "a request is being answered");
         let sent = stream.send(());
-        assert_eq!(streams.outlook(), Outlook::Fine, "its answer is being sent");
+        assert_eq!(streams.outlook(), Outlook::Busy, "its answer is being sent");
         drop(sent);
         assert_eq!(streams.outlook(), Outlook::Idle);
     }
@@ -158,11 +160,12 @@ mod tests {
     #[test]
     fn an_answer_that_is_not_taken_stalls_and_a_request_without_one_does_not() {
         let streams = streams(Duration::ZERO, NEVER);
+        assert_eq!(streams.outlook(), Outlook::Quiet);
         let _waits = streams.open();
-        assert_eq!(streams.outlook(), Outlook::Fine);
+        assert_eq!(streams.outlook(), Outlook::Busy);
         let sent = streams.open().send(());
         assert_eq!(streams.outlook(), Outlook::Stalled);
         drop(sent);
-        assert_eq!(streams.outlook(), Outlook::Fine);
+        assert_eq!(streams.outlook(), Outlook::Busy);
     }
 }

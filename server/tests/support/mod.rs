@@ -2,8 +2,11 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod program;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use kvast_server::{Config, Handle, start};
 use tempfile::TempDir;
 
 /// Longer than anything here takes; a test that hangs fails instead.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const ACCOUNT: &str = "/client/v4/accounts/acct/storage/kv/namespaces";
 
@@ -72,15 +75,34 @@ pub(crate) fn config(dir: &Path) -> Config {
 }
 
 /// A connection.
-pub(crate) struct Client {
-    pub(crate) stream: BufReader<TcpStream>,
+pub(crate) struct Client<S: Read = TcpStream> {
+    pub(crate) stream: BufReader<S>,
 }
 
 impl Client {
     pub(crate) fn to(addr: SocketAddr) -> Client {
-        let stream = TcpStream::connect(addr).expect("a connection");
+        Client::on(tcp(addr))
+    }
+}
+
+impl Client<UnixStream> {
+    pub(crate) fn to_unix(path: &Path) -> Client<UnixStream> {
+        let stream = UnixStream::connect(path).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+        Client::on(stream)
+    }
+}
+
+pub(crate) fn tcp(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+    stream
+}
+
+impl<S: Read + Write> Client<S> {
+    pub(crate) fn on(stream: S) -> Client<S> {
         Client { stream: BufReader::new(stream) }
     }
 
