@@ -103,6 +103,8 @@ mod spool;
 mod staging;
 mod start;
 mod streams;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod tls;
 mod trace;
 mod units;
