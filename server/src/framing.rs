@@ -394,7 +394,10 @@ mod tests {
             ("X: \u{e9}\r\nExpect: 100-continue\r\nContent-Length: 1\r\n", "\n"),
             ("Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
             ("transfer-encoding:CHUNKED \r\n", "5\r\na\nb\r\n\r\n0\r\n\r\n"),
-            ("Transfer-Encoding: chunked\r\n", "00a;x=\"y z\";q\r\n0123456789\r\n10\r\n0123456789abcdef\r\n0 ;z\r\n\r\n"),
+            (
+                "Transfer-Encoding: chunked\r\n",
+                "00a;x=\"y z\";q\r\n0123456789\r\n10\r\n0123456789abcdef\r\n0 ;z\r\n\r\n",
+            ),
             (
                 "Transfer-Encoding: chunked\r\n",
                 "1\r\na\r\nA\r\n0123456789\r\n000\r\nA: b\r\nC:\r\n\r\n",

@@ -37,6 +37,9 @@ use crate::wire::Wire;
 /// How long to wait after the system refused a connection: it is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// hyper wants at least this much for a connection.
+const BUFFER_BYTES_MIN: usize = 8192;
+
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(20);
@@ -46,6 +49,8 @@ const LOOK_MIN: Duration = Duration::from_millis(10);
 const RESETS_MAX: usize = 20;
 /// How many of its requests may break the rules of HTTP/2.
 const FAULTS_MAX: usize = 100;
+/// The largest window that HTTP/2 has a place for.
+const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 /// What is buffered of one HTTP/2 answer.
 const STREAM_BUFFER_BYTES: usize = 128 << 10;
 
@@ -71,7 +76,7 @@ fn http1(limits: &Limits) -> http1::Builder {
         // The wire does it, and tells a head that is slow from a client that has nothing to ask.
         .header_read_timeout(None)
         .max_header_size(limits.head_bytes)
-        .max_buf_size(limits.connection_buffer_bytes)
+        .max_buf_size(limits.connection_buffer_bytes.max(BUFFER_BYTES_MIN))
         // A client that ends its side after the request still gets its answer.
         .half_close(true);
     protocol
@@ -84,8 +89,8 @@ fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .max_concurrent_streams(limits.streams)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(FAULTS_MAX)
-        .initial_stream_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.connection_window_bytes)
+        .initial_stream_window_size(limits.stream_window_bytes.min(WINDOW_BYTES_MAX))
+        .initial_connection_window_size(limits.connection_window_bytes.min(WINDOW_BYTES_MAX))
         .max_send_buf_size(STREAM_BUFFER_BYTES)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_EVERY)
