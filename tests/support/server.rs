@@ -58,6 +58,11 @@ impl Server {
         Server { child, address }
     }
 
+    /// The process's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the process where it stands, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
