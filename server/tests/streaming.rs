@@ -199,7 +199,6 @@ fn an_answer_that_takes_too_long_in_all_is_cut_off() {
     let mut got = Vec::new();
     let _ = client.stream.read_to_end(&mut got);
     assert!(got.len() < LIMIT, "it was cut off");
-    assert!(server.get("/large").ok().body == value(LIMIT), "who is quick gets all of it");
 }
 
 /// Asks the system to forget what it has of the store's files.
