@@ -99,20 +99,24 @@ fn named(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
 
 fn find(call: &Call<'_>, named: &[u8]) -> Result<Namespace, Refusal> {
     let found = str::from_utf8(named).ok().and_then(|named| call.app.bridge.find_namespace(named));
-    found.ok_or_else(|| {
-        Refusal::bad(format!(
+    let Some(found) = found else {
+        // Who may ask about some namespaces only does not learn which others there are.
+        call.grant.covers_all_namespaces()?;
+        return Err(Refusal::bad(format!(
             "There is no namespace \"{}\". X-KV-Namespace takes the id or the title of one.",
             String::from_utf8_lossy(named)
-        ))
-    })
+        )));
+    };
+    Ok(found)
 }
 
 /// The namespace of requests that name none. It is made when it is asked for, so that whoever deletes
 /// it has an empty one and not a server that answers nobody.
 async fn default_namespace(call: &Call<'_>) -> Result<Namespace, Refusal> {
     let bridge = &call.app.bridge;
-    match bridge.find_namespace(DEFAULT_NAMESPACE) {
-        Some(found) => Ok(found),
-        None => Ok(bridge.namespace_or_new(DEFAULT_NAMESPACE).await?),
+    if let Some(found) = bridge.find_namespace(DEFAULT_NAMESPACE) {
+        return Ok(found);
     }
+    call.grant.covers_all_namespaces()?;
+    Ok(bridge.namespace_or_new(DEFAULT_NAMESPACE).await?)
 }

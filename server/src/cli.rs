@@ -2,16 +2,18 @@
 //!
 //! Standard output carries data only; whatever is said goes to standard error. The exit code
 //! tells kinds of failure apart, so that scripts need not read sentences. Absent on purpose:
-//! talking to a running server from here, which `curl` does.
+//! talking to a running server from here, but for [`ping`]: `curl` does that.
 
 mod config;
 mod data;
 mod exit;
 mod flags;
+mod ping;
 mod serve;
 mod signals;
 mod store;
 mod supervisor;
+mod token;
 mod verify;
 
 use std::process::ExitCode;
@@ -25,7 +27,7 @@ Exit codes:
   0    success; of serve: stopped as it was told, with every acknowledged write on disk
   1    failure
   2    wrong usage or configuration
-  3    no such key or namespace
+  3    no such key, namespace or token
   5    the store is open in another process
   6    the store is damaged
   130  serve was told twice to stop, the second time by SIGINT
@@ -43,6 +45,8 @@ struct Cli {
 enum Command {
     Serve(serve::ServeArgs),
     Config(config::ConfigArgs),
+    Token(token::TokenArgs),
+    Ping(ping::PingArgs),
     Put(data::PutArgs),
     Get(data::GetArgs),
     Delete(data::DeleteArgs),
@@ -57,6 +61,8 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
+        Command::Token(args) => token::run(args),
+        Command::Ping(args) => ping::run(&args),
         Command::Put(args) => data::put(args),
         Command::Get(args) => data::get(&args),
         Command::Delete(args) => data::delete(&args),

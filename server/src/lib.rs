@@ -26,7 +26,8 @@
 //! download  values on their way out
 //! entries   bulk bodies, entry by entry
 //! reply     answers and streamed bodies
-//! auth      tokens
+//! token     tokens at rest
+//! auth      who may do what
 //! memory    large blocks go back
 //! trace     names of requests
 //! exposition the text that Prometheus reads
@@ -106,6 +107,7 @@ mod streams;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod tls;
+mod token;
 mod trace;
 mod units;
 mod uri;

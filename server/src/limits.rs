@@ -148,6 +148,16 @@ const CONNECTION_BUFFER_BYTES_MIN: usize = 8 << 10;
 /// A key and metadata of full length, each byte of them escaped, and the headers of a client.
 const HEAD_BYTES_MIN: usize = 8 << 10;
 
+/// A key of full length, each byte of it escaped, below the longest path, with its parameters.
+const LINE_BYTES_MIN: usize = 2 << 10;
+/// What HTTP/2 takes for a window (RFC 9113 §6.9.1).
+const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
+const WINDOWS: &str = "1 to 2147483647";
+
+fn is_window(bytes: u32) -> bool {
+    (1..=WINDOW_BYTES_MAX).contains(&bytes)
+}
+
 impl Limits {
     /// What makes no sense about these numbers, a sentence each.
     pub(crate) fn check(&self) -> Vec<String> {
@@ -166,6 +176,37 @@ impl Limits {
                 ),
             ),
             (
+                self.line_bytes >= LINE_BYTES_MIN,
+                format!(
+                    "line-bytes must be at least {}: a key of full length stands in it, escaped",
+                    show(LINE_BYTES_MIN)
+                ),
+            ),
+            (self.streams > 0, "streams must be at least 1".to_owned()),
+            (
+                is_window(self.stream_window_bytes),
+                format!("stream-window-bytes must be from {WINDOWS}"),
+            ),
+            (
+                is_window(self.connection_window_bytes),
+                format!("connection-window-bytes must be from {WINDOWS}"),
+            ),
+            (
+                self.upload_bytes >= self.uploads_least(),
+                format!(
+                    "upload-bytes must be at least {}: small-upload-bytes for each of the connections, \
+                     and one longest value",
+                    show(self.uploads_least())
+                ),
+            ),
+            (
+                self.bulk_bytes as u64 >= VALUE_BYTES_MAX,
+                format!(
+                    "bulk-bytes must be at least the longest value, {}",
+                    show_size(VALUE_BYTES_MAX)
+                ),
+            ),
+            (
                 self.connection_buffer_bytes >= self.head_bytes.max(CONNECTION_BUFFER_BYTES_MIN),
                 format!(
                     "connection-buffer-bytes must be at least head-bytes, which is {}",
@@ -174,6 +215,12 @@ impl Limits {
             ),
         ];
         rules.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what).collect()
+    }
+
+    /// What uploads need so that none waits for ever, and a small one never.
+    fn uploads_least(&self) -> usize {
+        let small = self.small_upload_bytes.saturating_mul(self.connections);
+        small.saturating_add(VALUE_BYTES_MAX as usize)
     }
 }
 

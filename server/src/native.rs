@@ -67,13 +67,15 @@ async fn answer(call: &Call<'_>, asked: Native, body: &mut Inbound<'_>) -> Resul
 fn namespace(call: &Call<'_>) -> Result<Namespace, Problem> {
     let named = decode_segment(call.asked.namespace);
     let found = named.as_deref().and_then(|named| call.app.bridge.find_namespace(named));
-    let found = found.ok_or_else(|| {
+    let Some(found) = found else {
+        // Who may ask about some namespaces only does not learn which others there are.
+        call.grant.covers_all_namespaces()?;
         let detail = format!(
             "There is no namespace {:?}; the path takes the id or the name of one.",
             named.as_deref().unwrap_or(call.asked.namespace)
         );
-        Problem::new(Trouble::NamespaceNotFound, detail)
-    })?;
+        return Err(Problem::new(Trouble::NamespaceNotFound, detail));
+    };
     call.grant.covers_namespace(&found)?;
     Ok(found)
 }

@@ -146,7 +146,9 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Problem {
         let (trouble, challenge) = match denied {
             Denied::Missing => (Trouble::Unauthorized, "Bearer"),
-            Denied::Wrong => (Trouble::Unauthorized, "Bearer error=\"invalid_token\""),
+            Denied::Wrong | Denied::Expired => {
+                (Trouble::Unauthorized, "Bearer error=\"invalid_token\"")
+            }
             Denied::TooLittle => (Trouble::Forbidden, "Bearer error=\"insufficient_scope\""),
         };
         let problem = Problem::new(trouble, denied.to_string());

@@ -92,7 +92,11 @@ fn operation(asked: Rest) -> &'static str {
 fn namespace(call: &Call<'_>) -> Result<Namespace, ApiError> {
     let named = decode_segment(call.asked.namespace);
     let found = named.and_then(|named| call.app.bridge.find_namespace(&named));
-    let found = found.ok_or_else(ApiError::no_such_namespace)?;
+    let Some(found) = found else {
+        // Who may ask about some namespaces only does not learn which others there are.
+        call.grant.covers_all_namespaces()?;
+        return Err(ApiError::no_such_namespace());
+    };
     call.grant.covers_namespace(&found)?;
     Ok(found)
 }

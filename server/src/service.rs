@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::HeaderName;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, StatusCode, Version, header};
 
@@ -143,12 +143,18 @@ async fn dispatch(call: &Call<'_>, body: &mut Inbound<'_>) -> Reply {
 }
 
 fn deny(surface: Surface, denied: Denied, id: &RequestId) -> Reply {
-    match surface {
+    let mut reply = match surface {
         Surface::Binding => binding::deny(denied),
         Surface::Rest => rest::deny(denied),
         Surface::Native => native::deny(denied, id),
         Surface::Ops => ops::deny(denied),
+    };
+    if reply.status() == StatusCode::UNAUTHORIZED {
+        // RFC 9110 §15.5.2 asks for it.
+        let challenge = reply.headers_mut().entry(header::WWW_AUTHENTICATE);
+        challenge.or_insert(HeaderValue::from_static("Bearer"));
     }
+    reply
 }
 
 fn wrong_method(surface: Surface, call: &Call<'_>, allow: &'static str) -> Reply {

@@ -17,8 +17,8 @@ use crate::config::{Config, TlsFiles};
 
 pub(crate) use file::example;
 use kind::{
-    COUNT, COUNT_32, DURABILITY, Field, LISTEN, LOG_FORMAT, LOG_LEVEL, OPTIONAL_PATH, PATH, Place,
-    SECRET, SIZE, SIZE_32, SIZE_64, SWITCH, TIME,
+    DURABILITY, Field, Kind, LISTEN, LOG_FORMAT, LOG_LEVEL, OPTIONAL_PATH, PATH, Place, SECRET,
+    SWITCH, TIME,
 };
 pub(crate) use layers::{Layers, Read};
 
@@ -166,17 +166,17 @@ pub(crate) static GROUPS: &[Group] = &[
         settings: &[
             setting(
                 "connections",
-                at!(COUNT, config.limits.connections),
+                at!(Kind::COUNT, config.limits.connections),
                 "Connections served at once; more wait in the system's queue",
             ),
             setting(
                 "head-bytes",
-                at!(SIZE, config.limits.head_bytes),
+                at!(Kind::SIZE, config.limits.head_bytes),
                 "The longest request head: the request line and all headers",
             ),
             setting(
                 "line-bytes",
-                at!(SIZE, config.limits.line_bytes),
+                at!(Kind::SIZE, config.limits.line_bytes),
                 "The longest target of a request: its path and query",
             ),
             setting(
@@ -196,22 +196,22 @@ pub(crate) static GROUPS: &[Group] = &[
             ),
             setting(
                 "streams",
-                at!(COUNT_32, config.limits.streams),
+                at!(Kind::COUNT, config.limits.streams),
                 "Requests at once on one HTTP/2 connection",
             ),
             setting(
                 "stream-window-bytes",
-                at!(SIZE_32, config.limits.stream_window_bytes),
+                at!(Kind::SIZE, config.limits.stream_window_bytes),
                 "What one HTTP/2 request may send before it is read",
             ),
             setting(
                 "connection-window-bytes",
-                at!(SIZE_32, config.limits.connection_window_bytes),
+                at!(Kind::SIZE, config.limits.connection_window_bytes),
                 "What all requests of an HTTP/2 connection may send before it is read",
             ),
             setting(
                 "connection-buffer-bytes",
-                at!(SIZE, config.limits.connection_buffer_bytes),
+                at!(Kind::SIZE, config.limits.connection_buffer_bytes),
                 "The most that a connection buffers of what it reads or has yet to write",
             ),
             setting(
@@ -226,7 +226,7 @@ pub(crate) static GROUPS: &[Group] = &[
             ),
             setting(
                 "body-rate",
-                at!(SIZE_64, config.limits.body_rate),
+                at!(Kind::SIZE, config.limits.body_rate),
                 "The least that a request body must bring in a second, while it is waited for",
             ),
             setting(
@@ -246,7 +246,7 @@ pub(crate) static GROUPS: &[Group] = &[
             ),
             setting(
                 "upload-bytes",
-                at!(SIZE, config.limits.upload_bytes),
+                at!(Kind::SIZE, config.limits.upload_bytes),
                 "Memory for the request bodies of all connections together",
             ),
             setting(
@@ -256,42 +256,42 @@ pub(crate) static GROUPS: &[Group] = &[
             ),
             setting(
                 "small-upload-bytes",
-                at!(SIZE, config.limits.small_upload_bytes),
+                at!(Kind::SIZE, config.limits.small_upload_bytes),
                 "Bodies up to this length never wait for upload memory",
             ),
             setting(
                 "json-bytes",
-                at!(SIZE_64, config.limits.json_bytes),
+                at!(Kind::SIZE, config.limits.json_bytes),
                 "The longest JSON request body, bulk writes aside",
             ),
             setting(
                 "drain-bytes",
-                at!(SIZE_64, config.limits.drain_bytes),
+                at!(Kind::SIZE, config.limits.drain_bytes),
                 "What is read and thrown away of a refused body, so that its sender sees why",
             ),
             setting(
                 "bulk-bytes",
-                at!(SIZE, config.limits.bulk_bytes),
+                at!(Kind::SIZE, config.limits.bulk_bytes),
                 "Memory for the answers of bulk gets in flight, in bytes of values",
             ),
             setting(
                 "bulk-bodies",
-                at!(COUNT, config.limits.bulk_bodies),
+                at!(Kind::COUNT, config.limits.bulk_bodies),
                 "Bodies of bulk writes and deletes kept at once, on disk where they are long",
             ),
             setting(
                 "bulk-writes",
-                at!(COUNT, config.limits.bulk_writes),
+                at!(Kind::COUNT, config.limits.bulk_writes),
                 "Bulk writes at work at once; each takes the memory of its longest entry",
             ),
             setting(
                 "blocking-calls",
-                at!(COUNT, config.limits.blocking_calls),
+                at!(Kind::COUNT, config.limits.blocking_calls),
                 "Calls into the engine at once that may wait for the disk",
             ),
             setting(
                 "queued-writes",
-                at!(COUNT, config.limits.queued_writes),
+                at!(Kind::COUNT, config.limits.queued_writes),
                 "Writes that wait for the next sync; more wait for a place",
             ),
             setting(
@@ -445,7 +445,8 @@ mod tests {
             let title = format!("| {} |", group.title);
             let from = readme.find(&title).unwrap_or_else(|| panic!("no table {}", group.title));
             let table = readme[from..].split("\n\n").next().expect("it ends");
-            assert_eq!(table, markdown(group), "README.md, the table of {}", group.title);
+            let wanted = markdown(group);
+            assert!(table == wanted, "README.md should have this table:\n\n{wanted}\n");
         }
     }
 

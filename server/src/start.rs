@@ -16,9 +16,10 @@ use std::time::Duration;
 use kvast::{Db, Options};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::app::{App, DEFAULT_NAMESPACE};
-use crate::auth::Auth;
+use crate::auth::{Auth, Unusable};
 use crate::body::Uploads;
 use crate::bridge::Bridge;
 use crate::config::{Config, ListenOn};
@@ -50,9 +51,11 @@ struct Running {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Other machines reach this place, and no token is needed there.
+    /// These limits make no sense; a sentence for each.
+    Limits(Vec<String>),
+    /// Other machines reach this place, and there is no token.
     Unprotected(String),
-    /// The token file cannot be used.
+    /// A file of tokens cannot be used.
     TokenFile {
         /// The file.
         path: PathBuf,
@@ -79,16 +82,16 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StartError::Limits(wrong) => f.write_str(&wrong.join("; ")),
             StartError::Unprotected(place) => write!(
                 f,
-                "{place} can be reached from other machines, so a token is needed: write one to a \
-                 file and pass --token-file FILE, or listen on 127.0.0.1; --insecure does without"
+                "{place} can be reached from other machines, so a token is needed: make one with \
+                 `kvast token create`, pass --token-file FILE, or listen on 127.0.0.1; --insecure \
+                 does without"
             ),
-            StartError::TokenFile { path, source } => write!(
-                f,
-                "the token file {} cannot be used: {source}; it holds one token per line",
-                path.display()
-            ),
+            StartError::TokenFile { path, source } => {
+                write!(f, "the token file {} cannot be used: {source}", path.display())
+            }
             StartError::Tls(error) => write!(
                 f,
                 "no TLS: {error}; both files are PEM, the certificate's with its chain, and the \
@@ -107,7 +110,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            StartError::Unprotected(_) | StartError::Nowhere => None,
+            StartError::Limits(_) | StartError::Unprotected(_) | StartError::Nowhere => None,
             StartError::Tls(error) => Some(error),
             StartError::TokenFile { source, .. }
             | StartError::Listen { source, .. }
@@ -128,7 +131,8 @@ impl From<kvast::Error> for StartError {
 /// # Errors
 /// What keeps the server from serving safely; the store is then closed again.
 pub fn start(config: Config) -> Result<Handle, StartError> {
-    let auth = auth(&config)?;
+    check_limits(&config)?;
+    let auth = Auth::new(&config).map_err(unusable)?;
     let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
     let tls = tls.map(Arc::new);
     let passed = passed(&config)?;
@@ -137,7 +141,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         let _in_runtime = runtime.enter();
         sockets(&config, passed)?
     };
-    check_protection(&config, &sockets)?;
+    check_protection(&config, &auth, &sockets)?;
 
     let db = Options::new().durability(config.durability).open(&config.data)?;
     for line in db.recovery().to_string().lines() {
@@ -163,6 +167,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     tracing::info!(on = urls.join(" "), data = %config.data.display(), "listening");
     let serving = runtime.spawn(listen::serve(sockets, tls.clone(), Arc::clone(&app)));
     runtime.spawn(watch(Arc::clone(&app)));
+    runtime.spawn(watch_tokens(Arc::clone(&app)));
     Ok(Handle { addrs, urls, app, tls, running: Some(Running { runtime, serving }) })
 }
 
@@ -201,6 +206,12 @@ impl Handle {
         self.app.bridge.db()
     }
 
+    /// Whether a request needs a token now.
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        self.app.auth.is_guarded()
+    }
+
     /// Runs a future on the server's runtime, for example to wait for a signal.
     ///
     /// # Panics
@@ -209,12 +220,13 @@ impl Handle {
         self.running.as_ref().expect("it runs until it is stopped").runtime.block_on(future)
     }
 
-    /// Reads again what may change while the server runs: the certificate and its key. Connections
+    /// Reads again what may change while the server runs: tokens, the certificate, its key. Connections
     /// that are open keep theirs; what cannot be used changes nothing.
     ///
     /// # Errors
     /// Why something stays as it was.
     pub fn reload(&self) -> Result<(), StartError> {
+        self.app.auth.refresh().map_err(unusable)?;
         self.tls.as_ref().map_or(Ok(()), |tls| tls.reload()).map_err(StartError::Tls)
     }
 
@@ -247,12 +259,13 @@ impl Drop for Handle {
     }
 }
 
-fn auth(config: &Config) -> Result<Auth, StartError> {
-    match &config.token_file {
-        Some(path) => Auth::from_file(path)
-            .map_err(|source| StartError::TokenFile { path: path.clone(), source }),
-        None => Ok(Auth::open()),
-    }
+fn check_limits(config: &Config) -> Result<(), StartError> {
+    let wrong = config.limits.check();
+    if wrong.is_empty() { Ok(()) } else { Err(StartError::Limits(wrong)) }
+}
+
+fn unusable(Unusable { path, source }: Unusable) -> StartError {
+    StartError::TokenFile { path, source }
 }
 
 /// The sockets that a service manager has opened, if they are wanted.
@@ -284,8 +297,8 @@ fn sockets(config: &Config, passed: Vec<Passed>) -> Result<Vec<Socket>, StartErr
 }
 
 /// What other machines reach needs a token, unless somebody has said that it does not.
-fn check_protection(config: &Config, sockets: &[Socket]) -> Result<(), StartError> {
-    if config.token_file.is_some() || config.insecure {
+fn check_protection(config: &Config, auth: &Auth, sockets: &[Socket]) -> Result<(), StartError> {
+    if auth.is_guarded() || config.insecure {
         return Ok(());
     }
     match sockets.iter().find(|socket| !socket.is_local()) {
@@ -328,5 +341,25 @@ async fn watch(app: Arc<App>) {
             tracing::error!(%error, "the store has trouble in the background");
         }
         known = trouble;
+    }
+}
+
+/// How often the files of tokens are looked at, so that a token is revoked within a second.
+const WATCH_TOKENS_EVERY: Duration = Duration::from_millis(500);
+
+async fn watch_tokens(app: Arc<App>) {
+    let mut tick = tokio::time::interval(WATCH_TOKENS_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let asked = Arc::clone(&app);
+        match tokio::task::spawn_blocking(move || asked.auth.refresh()).await {
+            Ok(Ok(true)) => tracing::info!("the tokens have changed"),
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Err(Unusable { path, source })) => {
+                let path = path.display();
+                tracing::error!(%path, error = %source, "the tokens stay as they were");
+            }
+        }
     }
 }

@@ -49,7 +49,7 @@ fn measure(text: &str, units: &[(&str, u64)], bare: &str) -> Option<u64> {
 }
 
 fn show_measure(number: u64, units: &[(&str, u64)]) -> String {
-    let fits = |(_, factor): &&(&str, u64)| number >= *factor && number % factor == 0;
+    let fits = |(_, factor): &&(&str, u64)| number >= *factor && number.is_multiple_of(*factor);
     match units.iter().find(fits) {
         Some((unit, factor)) => format!("{}{unit}", number / factor),
         None => number.to_string(),

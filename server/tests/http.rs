@@ -294,10 +294,13 @@ fn a_write_into_a_deleted_namespace_fails_alone() {
 #[test]
 fn large_uploads_share_a_budget_and_all_get_their_turn() {
     // Room for one long body at a time; every second one is chunked.
-    let server = Server::with(|config| config.limits.upload_bytes = 0);
-    let value = vec![b'x'; 3 << 20];
+    let server = Server::with(|config| {
+        config.limits.connections = 16;
+        config.limits.upload_bytes = 26 << 20;
+    });
+    let value = vec![b'x'; 14 << 20];
     thread::scope(|scope| {
-        for n in 0..6 {
+        for n in 0..4 {
             let (server, value) = (&server, &value);
             scope.spawn(move || {
                 let mut client = server.connect();

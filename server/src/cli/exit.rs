@@ -59,7 +59,10 @@ impl From<StartError> for Problem {
     fn from(error: StartError) -> Problem {
         match error {
             StartError::Store(error) => Problem::from(error),
-            StartError::Unprotected(_) | StartError::Nowhere => Problem::new(Exit::Usage, error),
+            StartError::Limits(_)
+            | StartError::Unprotected(_)
+            | StartError::TokenFile { .. }
+            | StartError::Nowhere => Problem::new(Exit::Usage, error),
             _ => Problem::new(Exit::Failure, error),
         }
     }

@@ -23,8 +23,8 @@ use crate::start::{self, Handle};
 ///
 /// Creates the store if there is none. A line `listening on http://ADDR:PORT` on standard output, one
 /// for each place, says that it is ready; logs go to standard error. The first SIGTERM or SIGINT
-/// lets requests in flight end and closes the store; a second one exits at once. SIGHUP reads the
-/// certificate and its key again. Sockets that systemd has opened take the place of --listen.
+/// lets requests in flight end and closes the store; a second one exits at once. SIGHUP reads
+/// tokens, the certificate and its key again. Sockets that systemd has opened take the place of --listen.
 ///
 /// Each setting is a flag, a variable (KVAST_HEAD_TIME for --head-time) and a key of kvast.toml; the
 /// first of these that is given counts, and `kvast config show --origin` says which one that was. A
@@ -59,14 +59,13 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Problem> {
         config.listen = vec![ListenOn::Passed];
     }
     let data = config.data.clone();
-    let guarded = config.token_file.is_some();
     let is_new = is_absent_or_empty(&data);
     let began = Instant::now();
     let server = start::start(config)?;
     let opening = began.elapsed();
 
     let mut signals = server.block_on(async { Signals::install() })?;
-    let banner = Banner { server: &server, data: &data, is_new, opening, guarded };
+    let banner = Banner { server: &server, data: &data, file: file.as_deref(), is_new, opening };
     announce(&banner)?;
     supervisor::ready(&server);
     supervisor::watch(&server);
@@ -119,9 +118,9 @@ fn announce(banner: &Banner<'_>) -> io::Result<()> {
 struct Banner<'s> {
     server: &'s Handle,
     data: &'s Path,
+    file: Option<&'s Path>,
     is_new: bool,
     opening: Duration,
-    guarded: bool,
 }
 
 impl fmt::Display for Banner<'_> {
@@ -134,22 +133,19 @@ impl fmt::Display for Banner<'_> {
             let keys = self.server.db().stats().keys;
             writeln!(f, "({keys} keys, opened in {:.0?})", self.opening)?;
         }
+        if let Some(file) = self.file {
+            writeln!(f, "  config    {}", file.display())?;
+        }
         writeln!(f, "  binding   {url}/  namespace default; X-KV-Namespace names another")?;
-        writeln!(f, "  v4 REST   {url}/client/v4  namespaces; any account")?;
-        writeln!(f, "  token     {}", self.token_rule())?;
-        let auth = if self.guarded { " -H \"Authorization: Bearer $TOKEN\"" } else { "" };
+        writeln!(f, "  v4 REST   {url}/client/v4  any account")?;
+        writeln!(f, "  native    {url}/v1")?;
+        writeln!(f, "  metrics   {url}/metrics  and /healthz, /readyz")?;
+        let needs_token = self.server.needs_token();
+        let rule = if needs_token { "needed" } else { "not needed until `kvast token create`" };
+        writeln!(f, "  token     {rule}")?;
+        let auth = if needs_token { " -H \"Authorization: Bearer $TOKEN\"" } else { "" };
         writeln!(f, "  try       curl{auth} -X PUT --data-binary hello {url}/greeting")?;
         writeln!(f, "            curl{auth} {url}/greeting")
-    }
-}
-
-impl Banner<'_> {
-    fn token_rule(&self) -> &'static str {
-        if self.guarded {
-            "one of the token file, on every request"
-        } else {
-            "not needed on loopback; --token-file for anything else"
-        }
     }
 }
 

@@ -74,43 +74,38 @@ const fn form(placeholder: &'static str, toml: Toml, wanted: &'static str) -> Fo
     Form { placeholder, wanted, toml, is_secret: false }
 }
 
-const SIZE_FORM: Form =
-    form("SIZE", Toml::Measure, "a size such as \"64KiB\", or a number of bytes");
+/// A whole number of any width; the width of its field is the limit.
+pub(super) trait Whole: Copy + TryFrom<u64> + TryInto<u64> {}
 
-pub(super) static SIZE: Kind<usize> = Kind {
-    form: SIZE_FORM,
-    parse: |text| {
-        let bytes = usize::try_from(parse_size(text)?);
-        bytes.map_err(|_| "it is larger than this machine can address".to_owned())
-    },
-    show: |bytes| Some(show_size(*bytes as u64)),
-};
+impl<T: Copy + TryFrom<u64> + TryInto<u64>> Whole for T {}
 
-pub(super) static SIZE_64: Kind<u64> =
-    Kind { form: SIZE_FORM, parse: parse_size, show: |bytes| Some(show_size(*bytes)) };
+const TOO_LARGE: &str = "it is too large";
 
-pub(super) static SIZE_32: Kind<u32> = Kind {
-    form: SIZE_FORM,
-    parse: |text| {
-        let bytes = u32::try_from(parse_size(text)?);
-        bytes.map_err(|_| "it must be less than 4GiB".to_owned())
-    },
-    show: |bytes| Some(show_size(u64::from(*bytes))),
-};
+fn narrow<T: Whole>(number: u64) -> Result<T, String> {
+    T::try_from(number).map_err(|_| TOO_LARGE.to_owned())
+}
 
-pub(super) static COUNT_32: Kind<u32> = Kind {
-    form: COUNT_FORM,
-    parse: |text| text.parse().map_err(|_| "say a whole number, for example 100".to_owned()),
-    show: |count| Some(count.to_string()),
-};
+/// The types of limits all fit.
+fn wide<T: Whole>(number: &T) -> u64 {
+    (*number).try_into().unwrap_or(u64::MAX)
+}
 
-const COUNT_FORM: Form = form("N", Toml::Number, "a whole number");
+impl<T: Whole> Kind<T> {
+    pub(super) const SIZE: Kind<T> = Kind {
+        form: form("SIZE", Toml::Measure, "a size such as \"64KiB\", or a number of bytes"),
+        parse: |text| parse_size(text).and_then(narrow),
+        show: |bytes| Some(show_size(wide(bytes))),
+    };
 
-pub(super) static COUNT: Kind<usize> = Kind {
-    form: COUNT_FORM,
-    parse: |text| text.parse().map_err(|_| "say a whole number, for example 100".to_owned()),
-    show: |count| Some(count.to_string()),
-};
+    pub(super) const COUNT: Kind<T> = Kind {
+        form: form("N", Toml::Number, "a whole number"),
+        parse: |text| {
+            let number = text.parse().map_err(|_| "say a whole number, for example 100".to_owned());
+            number.and_then(narrow)
+        },
+        show: |count| Some(wide(count).to_string()),
+    };
+}
 
 pub(super) static TIME: Kind<Duration> = Kind {
     form: form("TIME", Toml::Measure, "a time such as \"30s\", or a number of seconds"),
