@@ -142,7 +142,7 @@ impl Index {
 
     /// Visits the keys in [`start`, `end`), or from `start` on, in order, until `visit` says to stop;
     /// appends those that it says to keep to `keys`, one after the other.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn gather(
         &self,
         start: &[u8],
@@ -155,7 +155,7 @@ impl Index {
     }
 
     /// The same from the last key of the range to the first.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn gather_back(
         &self,
         start: &[u8],

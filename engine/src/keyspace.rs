@@ -317,6 +317,7 @@ impl Keyspace {
 
     /// Walks the keys in [`start`, `end`), or from `start` on, under one pin, and appends those that
     /// `visit` says to keep to `keys`.
+    #[inline(always)]
     pub(crate) fn gather(
         &self,
         start: &[u8],
@@ -329,6 +330,7 @@ impl Keyspace {
     }
 
     /// The same from the last key of the range to the first.
+    #[inline(always)]
     pub(crate) fn gather_back(
         &self,
         start: &[u8],

@@ -382,7 +382,7 @@ impl<'a> Block<'a> {
 
     /// Calls `visit` with each key in `range`, put together behind what `keys` holds, and does with it
     /// what `visit` says. Breaks if that was to stop.
-    #[inline]
+    #[inline(always)]
     pub(super) fn visit(
         self,
         range: Range<usize>,
@@ -422,7 +422,7 @@ impl<'a> Block<'a> {
     }
 
     /// The same from the last key of `range` to the first.
-    #[inline]
+    #[inline(always)]
     pub(super) fn visit_back(
         self,
         range: Range<usize>,
@@ -580,7 +580,7 @@ impl<'a> Prefix<'a> {
     }
 
     /// Writes a key to the front of `room`, which is longer by [`SLACK`]; returns its length.
-    #[inline]
+    #[inline(always)]
     fn put(
         &self,
         room: &mut [u8],

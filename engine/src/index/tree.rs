@@ -70,7 +70,8 @@ pub(super) struct Tree {
 impl Tree {
     /// Visits the keys in [`start`, `end`), or from `start` on, in order, until `visit` says to stop;
     /// appends those that it says to keep to `keys`, one after the other.
-    #[inline]
+    // Always inlined, like all that it calls for a key: as calls they make a list a third dearer.
+    #[inline(always)]
     pub(super) fn walk(
         &self,
         start: &[u8],
@@ -106,7 +107,7 @@ impl Tree {
     }
 
     /// The same from the last key before `end` (or from the last one of all) back to `start`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn walk_back(
         &self,
         start: &[u8],
