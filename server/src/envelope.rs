@@ -256,3 +256,25 @@ fn send(status: StatusCode, envelope: &impl Serialize) -> Reply {
     *reply.status_mut() = status;
     reply
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sdk_tries_again_only_what_may_succeed_then() {
+        for (status, retry, later) in [
+            (StatusCode::BAD_REQUEST, None, None),
+            (StatusCode::REQUEST_TIMEOUT, None, None),
+            (StatusCode::INTERNAL_SERVER_ERROR, Some("false"), None),
+            (StatusCode::INSUFFICIENT_STORAGE, Some("false"), None),
+            (StatusCode::SERVICE_UNAVAILABLE, None, Some("5")),
+        ] {
+            let reply = ApiError::new(status, 10001, "it failed").during("put").into_reply();
+            let header =
+                |name: &HeaderName| reply.headers().get(name).and_then(|it| it.to_str().ok());
+            assert_eq!(header(&SHOULD_RETRY), retry, "{status}");
+            assert_eq!(header(&hyper::header::RETRY_AFTER), later, "{status}");
+        }
+    }
+}

@@ -13,7 +13,7 @@ use hyper::HeaderMap;
 use hyper::header::CONTENT_TYPE;
 use multer::{Field, Multipart};
 
-use crate::body::{Pieces, UploadError};
+use crate::body::{Pieces, UploadError, check_len};
 
 /// The most that is buffered while no part goes on: what two reads of a connection can bring, which
 /// is room for the headers of a part many times over.
@@ -62,6 +62,12 @@ pub(crate) enum FormError {
     Malformed,
 }
 
+impl From<UploadError> for FormError {
+    fn from(error: UploadError) -> FormError {
+        FormError::Upload(error)
+    }
+}
+
 impl From<multer::Error> for FormError {
     fn from(error: multer::Error) -> FormError {
         match error {
@@ -74,16 +80,43 @@ impl From<multer::Error> for FormError {
     }
 }
 
+/// What a body has left, and what of it waits to be read.
+struct Source<'r, P> {
+    body: &'r mut P,
+    left: u64,
+    unread: Unread,
+}
+
+impl<P: Pieces> Source<'_, P> {
+    async fn next(&mut self) -> Result<Option<Bytes>, FormError> {
+        // The reader of the form takes whatever is ready before it looks at any of it.
+        tokio::task::yield_now().await;
+        let Some(piece) = self.body.next().await? else { return Ok(None) };
+        let len = piece.len() as u64;
+        self.left = self.left.checked_sub(len).ok_or(UploadError::TooLong { len })?;
+        let before = self.unread.fetch_add(piece.len(), Ordering::Relaxed);
+        if before + piece.len() > UNREAD_BYTES_MAX {
+            return Err(FormError::Malformed);
+        }
+        Ok(Some(piece))
+    }
+}
+
 impl<'r> Form<'r> {
-    pub(crate) fn new(body: &'r mut (impl Pieces + 'r), boundary: String) -> Form<'r> {
+    /// A form of at most `max` bytes.
+    pub(crate) fn new(
+        body: &'r mut (impl Pieces + 'r),
+        boundary: String,
+        max: u64,
+    ) -> Result<Form<'r>, UploadError> {
+        check_len(body.declared().unwrap_or(0), max)?;
         let unread = Unread::default();
-        let stream = stream::unfold((body, Arc::clone(&unread)), |(body, unread)| async move {
-            // The reader of the form takes whatever is ready before it looks at any of it.
-            tokio::task::yield_now().await;
-            let piece = next_piece(body, &unread).await.transpose()?;
-            Some((piece.map_err(Cut), (body, unread)))
+        let source = Source { body, left: max, unread: Arc::clone(&unread) };
+        let stream = stream::unfold(source, |mut source| async move {
+            let piece = source.next().await.transpose()?;
+            Some((piece.map_err(Cut), source))
         });
-        Form { parts: Multipart::new(stream, boundary), unread }
+        Ok(Form { parts: Multipart::new(stream, boundary), unread })
     }
 
     /// The next part, `None` after the last.
@@ -91,16 +124,6 @@ impl<'r> Form<'r> {
         let field = self.parts.next_field().await?;
         self.unread.store(0, Ordering::Relaxed);
         Ok(field.map(|field| Part { field, unread: Arc::clone(&self.unread) }))
-    }
-}
-
-async fn next_piece(body: &mut impl Pieces, unread: &Unread) -> Result<Option<Bytes>, FormError> {
-    let Some(piece) = body.next().await.map_err(FormError::Upload)? else { return Ok(None) };
-    let before = unread.fetch_add(piece.len(), Ordering::Relaxed);
-    if before + piece.len() > UNREAD_BYTES_MAX {
-        Err(FormError::Malformed)
-    } else {
-        Ok(Some(piece))
     }
 }
 
@@ -121,7 +144,7 @@ impl Part<'_> {
         while let Some(piece) = self.piece().await? {
             let len = bytes.len() + piece.len();
             if len > max {
-                return Err(FormError::Upload(UploadError::TooLong { len: len as u64 }));
+                return Err(UploadError::TooLong { len: len as u64 }.into());
             }
             bytes.extend_from_slice(&piece);
         }
@@ -192,7 +215,7 @@ mod tests {
     /// All parts with their bytes.
     fn parts(mut body: Given) -> Result<Vec<(String, Vec<u8>)>, FormError> {
         run(async {
-            let mut form = Form::new(&mut body, "b0".to_owned());
+            let mut form = Form::new(&mut body, "b0".to_owned(), 4 << 20)?;
             let mut found = Vec::new();
             while let Some(part) = form.next().await? {
                 let name = part.name().unwrap_or_default().to_owned();
@@ -241,6 +264,14 @@ mod tests {
         body.extend(b"X-Long: ".iter().chain([b'x'; 2 << 20].iter()));
         assert_eq!(parts(Given::cut(&body, 16 << 10)), Err(FormError::Malformed));
         assert_eq!(parts(Given::cut(&[b'-'; 2 << 20], 16 << 10)), Err(FormError::Malformed));
+    }
+
+    #[test]
+    fn a_form_of_endless_parts_ends_where_it_is_too_long() {
+        let part = b"--b0\r\nContent-Disposition: form-data; name=x\r\n\r\nx\r\n";
+        let body: Vec<u8> = part.iter().copied().cycle().take(5 << 20).collect();
+        let refused = parts(Given::cut(&body, 16 << 10));
+        assert!(matches!(refused, Err(FormError::Upload(UploadError::TooLong { .. }))));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) const BULK_KEYS_MAX: usize = 100;
 pub(crate) const BULK_ENTRIES_MAX: usize = 10_000;
 /// The longest body of a bulk write, in bytes: 100 MB as generously as anybody may count them.
 pub(crate) const BULK_WRITE_BYTES_MAX: u64 = 100 << 20;
+/// The longest form that a value comes in, in bytes: the value, and all that stands around it.
+pub(crate) const FORM_BYTES_MAX: u64 = VALUE_BYTES_MAX + (1 << 20);
 /// The longest entry of a bulk write, in bytes of JSON: it is in memory as a whole.
 pub(crate) const ENTRY_BYTES_MAX: usize = 64 << 20;
 /// The most keys on a list page, and how many are on it when nobody says.

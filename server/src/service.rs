@@ -1,5 +1,6 @@
 //! One request from head to answer: framing rules, then the token, then the surface it is for.
 //!
+//! A request in Miniflare's form is unwrapped before anything looks at it.
 //! Refusals come in that order on both surfaces, and a body that nobody read is drained behind
 //! its answer. Absent on purpose: any knowledge of resources.
 

@@ -91,3 +91,35 @@ fn a_token_file_without_a_token_is_refused() {
         assert!(matches!(start(config), Err(StartError::TokenFile { .. })));
     }
 }
+
+#[test]
+fn every_route_of_the_rest_surface_wants_a_token() {
+    let server = guarded();
+    let id = server.handle.db().find_namespace("default").expect("it is there").id();
+    for (method, path) in [
+        ("GET", String::new()),
+        ("POST", String::new()),
+        ("GET", format!("/{id}")),
+        ("PUT", format!("/{id}")),
+        ("DELETE", format!("/{id}")),
+        ("GET", format!("/{id}/keys")),
+        ("GET", format!("/{id}/values/k")),
+        ("HEAD", format!("/{id}/values/k")),
+        ("PUT", format!("/{id}/values/k")),
+        ("DELETE", format!("/{id}/values/k")),
+        ("GET", format!("/{id}/metadata/k")),
+        ("PUT", format!("/{id}/bulk")),
+        ("DELETE", format!("/{id}/bulk")),
+        ("POST", format!("/{id}/bulk/get")),
+        ("POST", format!("/{id}/bulk/delete")),
+    ] {
+        let target = format!("{ACCOUNT}{path}");
+        for (headers, status) in [(&[][..], 401), (&["Authorization: Bearer no"][..], 403)] {
+            let answer = server.send(method, &target, headers, b"");
+            assert_eq!(answer.status, status, "{method} {target}");
+            if method != "HEAD" {
+                assert_eq!(answer.json()["errors"][0]["code"], 10000, "{method} {target}");
+            }
+        }
+    }
+}

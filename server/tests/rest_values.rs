@@ -167,6 +167,10 @@ fn a_value_may_have_25_mib_raw_or_in_a_form_and_no_byte_more() {
     server.send("PUT", &target, &[FORM], &form(&[(value, &most)])).ok();
     assert!(server.get(&target).ok().body == most);
     assert_api_error(&server.send("PUT", &target, &[FORM], &form(&[(value, &more)])), 413, 10024);
+    // Parts that nobody wants are ignored, but not without end.
+    let other = "Content-Disposition: form-data; name=\"other\"";
+    let padded = form(&[(other, &more), (other, &more), (value, b"v")]);
+    assert_api_error(&server.send("PUT", &target, &[FORM], &padded), 413, 10024);
     assert!(server.get(&target).ok().body == most);
 }
 
@@ -233,6 +237,9 @@ fn head_tells_all_that_get_does_without_the_bytes() {
         assert_eq!(head.header(name), got.header(name), "{name}");
     }
     assert_eq!(got.header("content-length"), Some("300000"));
+    // A range is for GET alone.
+    let ranged = server.send("HEAD", &target, &["Range: bytes=0-9"], b"").ok();
+    assert_eq!(ranged.header("content-length"), Some("300000"));
 }
 
 #[test]

@@ -6,10 +6,11 @@
 
 use std::borrow::Cow;
 
+use hyper::StatusCode;
 use hyper::header::{
-    ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue,
+    LAST_MODIFIED,
 };
-use hyper::{Response, StatusCode};
 use kvast::{Namespace, PutOptions, ValueStream};
 use serde_json::Value as Json;
 
@@ -19,7 +20,7 @@ use crate::commit::Write;
 use crate::conditions::{self, Guard, Part as Range, Preconditions, Validators, Verdict};
 use crate::envelope::{self, ApiError};
 use crate::form::{self, Form, FormError, Kind};
-use crate::limits::VALUE_BYTES_MAX;
+use crate::limits::{FORM_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::reply::{self, Reply};
 use crate::rules::{self, Broken, Moment};
 use crate::staging::Staged;
@@ -30,33 +31,60 @@ const EXPIRATION: HeaderName = HeaderName::from_static("expiration");
 /// The longest metadata part that is read, in bytes: it may have white space that is not kept.
 const METADATA_PART_BYTES_MAX: usize = 64 << 10;
 
-/// `GET ../values/{key}`, and `HEAD`
+/// `GET ../values/{key}`
 pub(super) async fn get(call: &Call<'_>, namespace: &Namespace) -> Result<Reply, ApiError> {
+    let value = match find(call, namespace).await? {
+        Found::Value(value) => value,
+        Found::Unchanged(reply) => return Ok(reply),
+    };
+    let len = value.len();
+    let mut head = head_of(&value);
+    let range = match conditions::part(call.headers(), value.version(), len) {
+        Range::Whole => None,
+        Range::Bytes(range) => {
+            *head.status_mut() = StatusCode::PARTIAL_CONTENT;
+            head.headers_mut().insert(CONTENT_RANGE, conditions::content_range(&range, len));
+            Some(range)
+        }
+        Range::None => return Ok(no_such_range(len)),
+    };
+    let opened = call.app.bridge.open_value(value, range).await?;
+    Ok(head.map(|_| opened.into_body()))
+}
+
+/// `HEAD ../values/{key}`: the value is not read.
+pub(super) async fn get_head(call: &Call<'_>, namespace: &Namespace) -> Result<Reply, ApiError> {
+    let value = match find(call, namespace).await? {
+        Found::Value(value) => value,
+        Found::Unchanged(reply) => return Ok(reply),
+    };
+    let mut head = head_of(&value);
+    head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(value.len()));
+    Ok(head)
+}
+
+enum Found {
+    Value(ValueStream),
+    /// 304: the client has it.
+    Unchanged(Reply),
+}
+
+/// The value that is asked for, if the conditions let it be seen.
+async fn find(call: &Call<'_>, namespace: &Namespace) -> Result<Found, ApiError> {
     let key = super::key(call)?;
     let conditions = Preconditions::of(call.headers())?;
     let found = call.app.bridge.find(namespace, &key).await?;
     let value = found.ok_or_else(ApiError::no_such_key)?;
-    let headers = Headers::of(&value);
     match conditions.weigh_read(validators(&value)) {
-        Verdict::Proceed => {}
-        Verdict::NotModified => return Ok(headers.on(empty(StatusCode::NOT_MODIFIED))),
-        Verdict::Failed => return Err(precondition_failed()),
-    }
-    let len = value.len();
-    let mut reply = match conditions::part(call.headers(), value.version(), len) {
-        Range::Whole => Response::new(call.app.bridge.open_value(value, None).await?.into_body()),
-        Range::Bytes(part) => {
-            let content_range = conditions::content_range(&part, len);
-            let opened = call.app.bridge.open_value(value, Some(part)).await?;
-            let mut reply = Response::new(opened.into_body());
-            *reply.status_mut() = StatusCode::PARTIAL_CONTENT;
-            reply.headers_mut().insert(CONTENT_RANGE, content_range);
-            reply
+        Verdict::Proceed => Ok(Found::Value(value)),
+        Verdict::Failed => Err(precondition_failed()),
+        Verdict::NotModified => {
+            let mut reply = head_of(&value);
+            *reply.status_mut() = StatusCode::NOT_MODIFIED;
+            reply.headers_mut().remove(CONTENT_TYPE);
+            Ok(Found::Unchanged(reply))
         }
-        Range::None => return Ok(no_such_range(len)),
-    };
-    reply::set(&mut reply, CONTENT_TYPE, "application/octet-stream");
-    Ok(headers.on(reply))
+    }
 }
 
 /// `PUT ../values/{key}`
@@ -125,7 +153,7 @@ async fn stage(
             Ok((call.app.bridge.stage(namespace, key, body, VALUE_BYTES_MAX).await?, None))
         }
         Kind::Form { boundary } => {
-            stage_form(call, namespace, key, Form::new(body, boundary)).await
+            stage_form(call, namespace, key, Form::new(body, boundary, FORM_BYTES_MAX)?).await
         }
         Kind::NoBoundary => Err(ApiError::bad_value("the multipart form names no boundary")),
     }
@@ -173,36 +201,16 @@ fn validators(value: &ValueStream) -> Validators {
 }
 
 /// What an answer says of a value besides its bytes.
-struct Headers {
-    version: u64,
-    written_ms: u64,
-    expires_ms: Option<u64>,
-}
-
-impl Headers {
-    fn of(value: &ValueStream) -> Headers {
-        Headers {
-            version: value.version(),
-            written_ms: value.written_at(),
-            expires_ms: value.expires_at(),
-        }
-    }
-
-    fn on(self, mut reply: Reply) -> Reply {
-        let headers = reply.headers_mut();
-        headers.insert(ETAG, conditions::etag(self.version));
-        headers.insert(LAST_MODIFIED, conditions::last_modified(self.written_ms));
-        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        if let Some(ms) = self.expires_ms {
-            headers.insert(EXPIRATION, HeaderValue::from(ms / 1000));
-        }
-        reply
-    }
-}
-
-fn empty(status: StatusCode) -> Reply {
+fn head_of(value: &ValueStream) -> Reply {
     let mut reply = reply::done();
-    *reply.status_mut() = status;
+    reply::set(&mut reply, CONTENT_TYPE, "application/octet-stream");
+    reply::set(&mut reply, ACCEPT_RANGES, "bytes");
+    let headers = reply.headers_mut();
+    headers.insert(ETAG, conditions::etag(value.version()));
+    headers.insert(LAST_MODIFIED, conditions::last_modified(value.written_at()));
+    if let Some(ms) = value.expires_at() {
+        headers.insert(EXPIRATION, HeaderValue::from(ms / 1000));
+    }
     reply
 }
 
