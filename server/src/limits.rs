@@ -20,8 +20,8 @@ pub(crate) const LIFETIME_MIN_S: i64 = 60;
 pub(crate) const EXPIRATION_MAX_S: i64 = (1 << 48) / 1000;
 /// The shortest life of a key that expires, on the native surface.
 pub(crate) const NATIVE_LIFETIME_MIN: Duration = Duration::from_secs(1);
-/// The longest lifetime in a namespace's settings: a thousand years.
-pub(crate) const SETTING_TTL_MAX: Duration = Duration::from_secs(365_250 * 24 * 60 * 60);
+/// The longest lifetime on the native surface: a thousand years.
+pub(crate) const NATIVE_LIFETIME_MAX: Duration = Duration::from_secs(365_250 * 24 * 60 * 60);
 /// The smallest `cache_ttl`, in seconds.
 pub(crate) const CACHE_TTL_MIN_S: i64 = 30;
 /// The most keys in one bulk get, or in one bulk delete of the binding surface.

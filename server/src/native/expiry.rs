@@ -12,7 +12,7 @@ use kvast::Expiry;
 use serde_json::Value as Json;
 
 use super::input::whole_number;
-use crate::limits::NATIVE_LIFETIME_MIN;
+use crate::limits::{NATIVE_LIFETIME_MAX, NATIVE_LIFETIME_MIN};
 use crate::problem::{Problem, Trouble};
 use crate::units::parse_duration;
 
@@ -58,8 +58,11 @@ fn lifetime(text: &str) -> Result<Expiry, Problem> {
              this is {text:?}."
         ))
     })?;
-    if lifetime < NATIVE_LIFETIME_MIN {
-        return Err(invalid(format!("A ttl is at least 1 second; this is {text:?}.")));
+    if !(NATIVE_LIFETIME_MIN..=NATIVE_LIFETIME_MAX).contains(&lifetime) {
+        return Err(invalid(format!(
+            "A ttl is 1 to {} seconds; this is {text:?}.",
+            NATIVE_LIFETIME_MAX.as_secs()
+        )));
     }
     Ok(Expiry::In(lifetime))
 }
@@ -128,7 +131,9 @@ mod tests {
 
     #[test]
     fn expirations_that_mean_nothing_are_refused() {
-        for ttl in ["", "0", "-1", "1.5", "999ms", "1 s", "soon", "99999999999999999999"] {
+        for ttl in
+            ["", "0", "-1", "1.5", "999ms", "1 s", "soon", "31557600001", "99999999999999999999"]
+        {
             assert!(read(Some(ttl), None).is_err(), "{ttl}");
         }
         let past = ["0", "-1", "2020-01-01T00:00:00Z"];

@@ -16,7 +16,7 @@ use super::expiry;
 use super::input::{self, Query, invalid_body, read_object};
 use crate::body::Inbound;
 use crate::call::Call;
-use crate::limits::{SETTING_TTL_MAX, VALUE_BYTES_MAX};
+use crate::limits::{NATIVE_LIFETIME_MAX, VALUE_BYTES_MAX};
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::units::parse_duration;
@@ -159,12 +159,12 @@ fn value_bytes(json: &Json) -> Result<u64, Problem> {
 
 fn lifetime(member: &str, json: &Json) -> Result<Duration, Problem> {
     let text = expiry::text_of(json);
-    let lifetime = parse_duration(&text).ok().filter(|lifetime| *lifetime <= SETTING_TTL_MAX);
+    let lifetime = parse_duration(&text).ok().filter(|lifetime| *lifetime <= NATIVE_LIFETIME_MAX);
     lifetime.ok_or_else(|| {
         invalid_body(format!(
             "\"{member}\" is a number of seconds, a number with ms, s, m, h or d such as \"30m\", \
              or null; at most {} seconds.",
-            SETTING_TTL_MAX.as_secs()
+            NATIVE_LIFETIME_MAX.as_secs()
         ))
     })
 }

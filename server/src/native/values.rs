@@ -150,12 +150,7 @@ async fn find(call: &Call<'_>, namespace: &Namespace) -> Result<Asked, Problem> 
     match conditions.weigh_read(validators(&value)) {
         Verdict::Proceed => Ok(Asked::Value(value)),
         Verdict::Failed => Err(Problem::version_mismatch(Some(value.version()))),
-        Verdict::NotModified => {
-            let mut reply = head(&value);
-            *reply.status_mut() = StatusCode::NOT_MODIFIED;
-            reply.headers_mut().remove(CONTENT_TYPE);
-            Ok(Asked::Known(reply))
-        }
+        Verdict::NotModified => Ok(Asked::Known(not_modified(&value))),
     }
 }
 
@@ -225,16 +220,24 @@ fn weigh(conditions: &Preconditions, current: Option<Validators>) -> Result<Guar
     }
 }
 
-/// The head of an answer with this value.
-fn head(value: &ValueStream) -> Reply {
-    let mut reply = super::empty(StatusCode::OK);
-    reply::set(&mut reply, CONTENT_TYPE, "application/octet-stream");
-    reply::set(&mut reply, ACCEPT_RANGES, "bytes");
+/// 304: no more than what a cache needs to know.
+fn not_modified(value: &ValueStream) -> Reply {
+    let mut reply = super::empty(StatusCode::NOT_MODIFIED);
     // May be kept, and is asked for again each time: a tag tells whether it is still right.
     reply::set(&mut reply, CACHE_CONTROL, "no-cache");
     let headers = reply.headers_mut();
     headers.insert(ETAG, conditions::etag(value.version()));
     headers.insert(LAST_MODIFIED, conditions::last_modified(value.written_at()));
+    reply
+}
+
+/// The head of an answer with this value.
+fn head(value: &ValueStream) -> Reply {
+    let mut reply = not_modified(value);
+    *reply.status_mut() = StatusCode::OK;
+    reply::set(&mut reply, CONTENT_TYPE, "application/octet-stream");
+    reply::set(&mut reply, ACCEPT_RANGES, "bytes");
+    let headers = reply.headers_mut();
     if let Some(ms) = value.expires_at() {
         let moment = HeaderValue::try_from(expiry::show(ms)).expect("a moment is plain text");
         headers.insert(EXPIRES, moment);
