@@ -48,9 +48,9 @@ struct Put<'b> {
     #[serde(rename = "op")]
     _op: IgnoredAny,
     key: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     value: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     value_base64: Option<String>,
     #[serde(default, borrow)]
     metadata: Option<&'b RawValue>,
@@ -85,9 +85,13 @@ struct Check {
     version: Option<Json>,
 }
 
-/// Tells `null` from absence.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
-    Json::deserialize(deserializer).map(Some)
+/// A member that is there: `null` is not the same as nothing.
+fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 /// An operation, checked.
@@ -297,6 +301,7 @@ mod tests {
             r#"{"op":"put","value":""}"#,
             r#"{"op":"put","key":"k","value":"","value_base64":""}"#,
             r#"{"op":"put","key":"k","value":5}"#,
+            r#"{"op":"put","key":"k","value":"","value_base64":null}"#,
             r#"{"op":"put","key":"k","value_base64":"?"}"#,
             r#"{"op":"put","key":"k","value":"","ttl":0}"#,
             r#"{"op":"put","key":"k","value":"","ttl":5,"expires_at":null}"#,
