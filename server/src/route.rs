@@ -269,9 +269,12 @@ static RESOURCES: LazyLock<Router<Resource>> = LazyLock::new(|| {
 });
 
 fn resource<'p>(surface: Surface, method: &Method, path: &'p str) -> Asked<'p> {
-    // One slash at the end names the same collection.
-    let matched = RESOURCES.at(path).or_else(|_| RESOURCES.at(path.trim_end_matches('/')));
-    let Ok(matched) = matched else { return Asked::unknown(surface) };
+    // One slash at the end names the same collection. Behind a key it would be a part of the key that
+    // was not encoded, so it is not taken off there.
+    let without_slash = || path.strip_suffix('/').and_then(|path| RESOURCES.at(path).ok());
+    let is_collection = |matched: &matchit::Match<'_, '_, _>| matched.params.get("key").is_none();
+    let matched = RESOURCES.at(path).ok().or_else(|| without_slash().filter(is_collection));
+    let Some(matched) = matched else { return Asked::unknown(surface) };
     let resource = matched.value;
     let line = resource.lines.iter().find(|line| line.method == method.as_str());
     let route = match line {
@@ -348,6 +351,25 @@ mod tests {
             );
             assert_eq!(found.key.is_empty(), !line.path.contains("{key}"), "{path}");
             assert_eq!(found.namespace.is_empty(), !line.path.contains("{namespace}"), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_slash_at_the_end_is_nothing_behind_a_collection_and_never_lost_behind_a_key() {
+        for (path, operation) in [
+            ("/v1/namespaces/", Operation::Native(Native::ListNamespaces)),
+            ("/v1/namespaces/n/keys/", Operation::Native(Native::ListKeys)),
+            ("/client/v4/accounts/a/storage/kv/namespaces/n/", Operation::Rest(Rest::GetNamespace)),
+        ] {
+            let found = asked("GET", path).route;
+            assert!(matches!(found, Route::Found(line) if line.operation == operation), "{path}");
+        }
+        for path in [
+            "/v1/namespaces//",
+            "/v1/namespaces/n/keys/k/",
+            "/client/v4/accounts/a/storage/kv/namespaces/n/values/k/",
+        ] {
+            assert!(matches!(asked("GET", path).route, Route::Unknown { .. }), "{path}");
         }
     }
 
