@@ -241,6 +241,8 @@ pub(crate) struct Inbound<'r> {
     uploads: &'r Arc<Uploads>,
     headers: &'r HeaderMap,
     body: Incoming,
+    /// What was read of it before anybody asked.
+    ahead: Option<Bytes>,
     pace: Pace,
 }
 
@@ -250,7 +252,21 @@ impl<'r> Inbound<'r> {
         headers: &'r HeaderMap,
         body: Incoming,
     ) -> Inbound<'r> {
-        Inbound { uploads, headers, body, pace: Pace::default() }
+        Inbound { uploads, headers, body, ahead: None, pace: Pace::default() }
+    }
+
+    /// Reads a body that nobody may want as far as it is small, so that a badly framed one is known
+    /// before anything is done. What was read is still there for who wants it.
+    pub(crate) async fn read_ahead(&mut self) -> Result<(), UploadError> {
+        let mut joiner = Joiner::default();
+        while joiner.len() < self.uploads.small_bytes() {
+            match self.uploads.next_data(&mut self.body, &mut self.pace).await? {
+                Some(data) => joiner.push(data),
+                None => break,
+            }
+        }
+        self.ahead = Some(joiner.into_bytes()).filter(|ahead| !ahead.is_empty());
+        Ok(())
     }
 
     /// Reads the body to its end. One that is too long is refused as early as that is known.
@@ -279,7 +295,10 @@ impl Pieces for Inbound<'_> {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, UploadError> {
-        self.uploads.next_data(&mut self.body, &mut self.pace).await
+        match self.ahead.take() {
+            Some(ahead) => Ok(Some(ahead)),
+            None => self.uploads.next_data(&mut self.body, &mut self.pace).await,
+        }
     }
 }
 

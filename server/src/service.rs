@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{HeaderMap, Request, StatusCode, Version, header};
+use hyper::{HeaderMap, Method, Request, StatusCode, Version, header};
 
 use crate::app::App;
 use crate::auth::{Denied, Grant};
@@ -135,6 +135,12 @@ async fn dispatch(call: &Call<'_>, body: &mut Inbound<'_>) -> Reply {
     if let Err(denied) = call.grant.covers(line.access) {
         return deny(line.surface, denied, call.id);
     }
+    if may_ignore_chunks(call.parts)
+        && let Err(error) = body.read_ahead().await
+    {
+        let too_long = |_| Refusal::bad("The request body is too long.");
+        return binding::refuse(error.into_refusal(too_long));
+    }
     match line.operation {
         Operation::Binding(asked) => binding::serve(call, asked, body).await,
         Operation::Rest(asked) => rest::serve(call, asked, body).await,
@@ -183,6 +189,13 @@ fn has_unknown_coding(headers: &HeaderMap) -> bool {
         (Some(coding), None) => !coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => true,
     }
+}
+
+/// Whether a request has chunks that nobody may read: they are not to be found bad only behind its
+/// answer.
+fn may_ignore_chunks(parts: &Parts) -> bool {
+    let ignores = matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE);
+    ignores && parts.headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// What the host is does not matter here, but two of them mean that somebody in between saw

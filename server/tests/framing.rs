@@ -120,6 +120,26 @@ fn a_chunk_says_its_size_plainly_and_ends_there() {
 }
 
 #[test]
+fn chunks_that_nobody_wants_are_looked_at_before_anything_is_done() {
+    let server = Server::new();
+    server.put("/kept", b"value").ok();
+    for method in ["DELETE", "GET"] {
+        let head = head(method, "/kept", &["Transfer-Encoding: chunked"]);
+        for body in ["zz\r\nabcde\r\n0\r\n\r\n", "5\r\nabcde\n0\r\n\r\n"] {
+            let mut client = smuggle(&server, format!("{head}\r\n{body}").as_bytes());
+            assert_eq!(client.read_to(method).status, 400, "{method} {body:?}");
+            assert!(client.is_closed(), "{method} {body:?}");
+        }
+        assert_eq!(server.get("/kept").ok().text(), "value");
+        let mut client = server.connect();
+        client.write(format!("{head}\r\n5\r\nabcde\r\n0\r\n\r\n"));
+        assert_eq!(client.read_to(method).status, 200);
+        server.put("/kept", b"value").ok();
+    }
+    assert_eq!(server.get("/smuggled").status, 404);
+}
+
+#[test]
 fn lines_of_a_head_end_plainly_and_have_no_stray_bytes() {
     let server = Server::new();
     for bytes in [
