@@ -218,10 +218,10 @@ impl Host {
                     }
                     // A farewell wants an answer, which this client does not give.
                     Outlook::Quiet | Outlook::Idle if is_ending => return,
-                    outlook => outlook == Outlook::Idle,
+                    outlook => matches!(outlook, Outlook::Idle | Outlook::Old),
                 }
             };
-            if ends {
+            if ends && !is_ending {
                 is_ending = true;
                 connection.as_mut().graceful_shutdown();
                 look.reset_after(limits.linger);

@@ -2,7 +2,8 @@
 //!
 //! A connection without requests ends after the idle time. One whose client takes nothing of an
 //! answer is cut off: HTTP/2 lets it refuse one answer and go on with others, and a value that
-//! nobody takes would keep its file for ever. HTTP/1.1 needs none of this, because there a client
+//! nobody takes would keep its file for ever. What hyper has buffered of an answer is out of sight
+//! here, so no connection lives for ever either. HTTP/1.1 needs none of this, because there a client
 //! that takes nothing stops the whole socket. Absent on purpose: time-outs of request bodies, which
 //! are the same for both protocols.
 
@@ -17,10 +18,15 @@ use tokio::time::Instant;
 
 use crate::limits::Limits;
 
+/// How long a connection may take new requests.
+const AGE_MAX: Duration = Duration::from_secs(3600);
+
 /// The requests of a connection.
 pub(crate) struct Streams {
     stall_limit: Duration,
     idle_limit: Duration,
+    /// When it has to end, idle or not.
+    old_at: Instant,
     state: Mutex<State>,
 }
 
@@ -42,6 +48,8 @@ pub(crate) enum Outlook {
     Quiet,
     /// None is, and none was for long enough.
     Idle,
+    /// Requests are being answered, and were for long enough.
+    Old,
     /// A client takes nothing of an answer.
     Stalled,
 }
@@ -52,6 +60,7 @@ impl Streams {
         Arc::new(Streams {
             stall_limit: limits.write_stall,
             idle_limit: limits.idle_time,
+            old_at: Instant::now() + AGE_MAX,
             state: Mutex::new(state),
         })
     }
@@ -71,6 +80,7 @@ impl Streams {
             _ if state.moved.values().any(is_stalled) => Outlook::Stalled,
             0 if now.duration_since(state.idle_since) >= self.idle_limit => Outlook::Idle,
             0 => Outlook::Quiet,
+            _ if now >= self.old_at => Outlook::Old,
             _ => Outlook::Busy,
         }
     }
@@ -155,6 +165,16 @@ mod tests {
         assert_eq!(streams.outlook(), Outlook::Busy, "its answer is being sent");
         drop(sent);
         assert_eq!(streams.outlook(), Outlook::Idle);
+    }
+
+    #[test]
+    fn a_connection_that_is_never_idle_grows_old() {
+        let streams = streams(NEVER, NEVER);
+        let streams = Arc::into_inner(streams).expect("the only one");
+        let streams = Arc::new(Streams { old_at: Instant::now(), ..streams });
+        assert_eq!(streams.outlook(), Outlook::Quiet);
+        let _stream = streams.open();
+        assert_eq!(streams.outlook(), Outlook::Old);
     }
 
     #[test]
