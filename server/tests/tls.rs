@@ -18,7 +18,8 @@ use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kvast_server::{Config, StartError, TlsFiles, start};
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
-use support::{Client, Server, config, request};
+use support::program::{self, Program};
+use support::{Client, PATIENCE, Server, config, request};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
@@ -217,6 +218,32 @@ fn a_new_certificate_is_for_new_connections_and_a_bad_one_for_nobody() {
     assert!(error.to_string().contains("holds no certificate"), "{error}");
     before.send("GET", "/", &[], b"").ok();
     tls(https.addr(), &renewed, "http/1.1").expect("the last good one is shown");
+}
+
+#[test]
+fn a_signal_makes_the_program_read_its_certificate_again() {
+    let dir = TempDir::new().expect("a directory");
+    let files = files(dir.path());
+    let before = certify(&files);
+    let mut command = program::command(dir.path());
+    command.args(["serve", "--listen", "127.0.0.1:0"]);
+    command.arg("--tls-cert").arg(&files.cert).arg("--tls-key").arg(&files.key);
+    let mut server = Program::spawn(&mut command);
+    let place = server.place();
+    let addr = place.strip_prefix("https://").expect("HTTPS").parse().expect("an address");
+    let mut client = Client::on(tls(addr, &before, "http/1.1").expect("a handshake"));
+    client.send("PUT", "/k", &[], b"value").ok();
+    let renewed = certify(&files);
+    server.signal("HUP");
+    let began = Instant::now();
+    while tls(addr, &renewed, "http/1.1").is_err() {
+        assert!(began.elapsed() < PATIENCE, "the new certificate is shown");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(client.send("GET", "/k", &[], b"").ok().text(), "value");
+    drop(client);
+    server.signal("TERM");
+    assert_eq!(server.end().status.code(), Some(0));
 }
 
 #[test]
