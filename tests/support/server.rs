@@ -46,6 +46,8 @@ impl Server {
             .args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn", "--data"])
             .arg(data)
             .args(flags)
+            // No setting of the server, though it looks like one.
+            .env_remove("KVAST_BIN")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
