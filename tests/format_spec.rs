@@ -37,7 +37,7 @@ fn row(line: &str) -> Option<(String, usize, usize)> {
 #[test]
 fn the_specification_and_the_code_list_the_same_fields() {
     let tables = spec_tables();
-    assert!(tables.len() >= 7, "the code names only {} tables", tables.len());
+    assert!(tables.len() >= 8, "the code names only {} tables", tables.len());
     for (number, fields) in tables {
         let code: Vec<_> =
             fields.iter().map(|field| (field.name.to_owned(), field.offset, field.size)).collect();
@@ -51,6 +51,7 @@ fn no_layout_of_the_specification_has_a_gap_or_an_overlap() {
         ("3", 64),
         ("4.1", 36),
         ("4.3", 48),
+        ("4.5", 8),
         ("5.1", 16),
         ("5.3", 96),
         ("6.1", 64),
@@ -184,13 +185,15 @@ fn entry(at: usize, base: u32, kind: u8, body: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// A manifest written from the specification: one open log, one session that did not close.
+/// A manifest written from the specification: an open log, an open blob, one session that did not close.
 fn manifest(store: &[u8; 16]) -> Vec<u8> {
     let mut file = [&b"kvastMAN"[..], &[1, 0, 0, 0, 0, 0, 0, 0], store, &[0; 28]].concat();
     let checksum = crc(0, &file);
     file.extend_from_slice(&checksum.to_le_bytes());
     let base = crc(0, store);
-    for (kind, body) in [(4, [1, 0, 0, 0, 0, 0, 0, 0]), (1, [1, 0, 0, 0, 0, 0, 0, 0])] {
+    let (writing, log, blob) = ([1, 0, 0, 0, 0, 0, 0, 0], 1, 2);
+    let opened = |id: u8, kind: u8| [id, 0, 0, 0, kind, 0, 0, 0];
+    for (kind, body) in [(4, writing), (1, opened(1, log)), (1, opened(2, blob))] {
         let next = entry(file.len(), base, kind, &body);
         file.extend_from_slice(&next);
     }
@@ -200,6 +203,77 @@ fn manifest(store: &[u8; 16]) -> Vec<u8> {
 fn write_example_store(dir: &Path) {
     fs::write(dir.join("MANIFEST"), manifest(b"kvast example 01")).expect("write the manifest");
     fs::write(dir.join("0000000001.log"), example_file()).expect("write the log");
+    fs::write(dir.join("0000000002.blob"), segment(2, 2)).expect("write the blob");
+}
+
+/// The header's page of a segment, as §3 has it.
+fn segment(id: u8, kind: u8) -> Vec<u8> {
+    let mut page = example_file()[..4096].to_vec();
+    (page[10], page[12]) = (kind, id);
+    let checksum = crc(0, &page[..60]);
+    page[60..64].copy_from_slice(&checksum.to_le_bytes());
+    page
+}
+
+/// A blob with one extent, as §4.5 has it, and the checksum of its block table.
+fn blob(value: &[u8]) -> (Vec<u8>, u32) {
+    let table: Vec<u8> =
+        value.chunks(65_536).flat_map(|block| crc(0, block).to_le_bytes()).collect();
+    let mut file = segment(2, 2);
+    // Dead bytes in front of it.
+    file.resize(3 * 4096, 0xab);
+    file.extend_from_slice(value);
+    file.resize(file.len().next_multiple_of(4), 0);
+    file.extend_from_slice(&table);
+    file.resize(file.len().next_multiple_of(4096), 0);
+    (file, crc(0, &table))
+}
+
+/// A log with one group, a reference to the extent at page 3 of blob 2, as §4.1 and §4.3 have them.
+fn log_with_reference(store: &[u8; 16], value_len: u32, value_crc: u32) -> Vec<u8> {
+    let base = crc(crc(0, store), &1u32.to_le_bytes());
+    let mut record = vec![0, 0, 0, 0, 1, 0b110, 5, 0];
+    record.extend_from_slice(&1u64.to_le_bytes());
+    record.extend_from_slice(&1_767_225_600_000u64.to_le_bytes()[..6]);
+    record.extend_from_slice(&[2, 0, 1, 0, 0, 0]);
+    record.extend_from_slice(&value_len.to_le_bytes());
+    record.extend_from_slice(&value_crc.to_le_bytes());
+    record.extend_from_slice(b"large{}");
+    record.extend_from_slice(&[2, 0, 0, 0, 3, 0, 0, 0]);
+    let header_crc = crc(base ^ (4096 / 8), &record[4..]).to_le_bytes();
+    record[..4].copy_from_slice(&header_crc);
+    record.resize(record.len().next_multiple_of(8), 0);
+    let mut commit = vec![0, 0, 0, 0, 5, 0, 0, 0];
+    commit.extend_from_slice(&1u64.to_le_bytes());
+    commit.extend_from_slice(&0u64.to_le_bytes());
+    commit.extend_from_slice(&1_767_225_600_000u64.to_le_bytes());
+    commit.extend_from_slice(&1u32.to_le_bytes());
+    commit.extend_from_slice(&(record.len() as u32).to_le_bytes());
+    commit.extend_from_slice(&crc(base, &header_crc).to_le_bytes());
+    commit.extend_from_slice(&1u32.to_le_bytes());
+    let at = 4096 + record.len() as u32;
+    let commit_crc = crc(base ^ (at / 8), &commit[4..]);
+    commit[..4].copy_from_slice(&commit_crc.to_le_bytes());
+    [segment(1, 1), record, commit].concat()
+}
+
+#[test]
+fn the_engine_reads_a_large_value_that_was_written_from_the_specification() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let value: Vec<u8> = (0..300_001u32).map(|at| (at % 239) as u8).collect();
+    let (blob, table_crc) = blob(&value);
+    let log = log_with_reference(b"kvast example 01", value.len() as u32, table_crc);
+    write_example_store(dir.path());
+    fs::write(dir.path().join("0000000001.log"), log).expect("write the log");
+    fs::write(dir.path().join("0000000002.blob"), blob).expect("write the blob");
+    let options = Options::new().durability(Durability::Os).background(false);
+    let db = options.clock(ManualClock::new(1_767_225_600_000)).open(dir.path()).expect("open");
+    assert_eq!((db.recovery().keys, db.recovery().torn_bytes), (1, 0));
+    let first = db.create_namespace("first").expect("create a namespace");
+    let found = first.get("large").expect("read").expect("the key is there");
+    assert!(*found == *value && found.metadata() == Some(&b"{}"[..]));
+    let report = db.verify(|_| {}).expect("verify");
+    assert!(report.is_sound(), "{report}");
 }
 
 #[test]
@@ -209,6 +283,7 @@ fn the_engine_opens_a_store_that_was_written_from_the_specification() {
     let options = Options::new().durability(Durability::Os).background(false);
     let db = options.clock(ManualClock::new(1_767_225_600_000)).open(dir.path()).expect("open");
     assert_eq!((db.recovery().keys, db.recovery().torn_bytes), (1, 0));
+    assert!(db.recovery().repairs.is_empty(), "{}", db.recovery());
     // Namespaces are numbered from 1, and nobody has used number 1 in this store.
     let first = db.create_namespace("first").expect("create a namespace");
     let value = first.get("greeting").expect("read").expect("the example's key is there");

@@ -12,6 +12,7 @@ use crate::key;
 use crate::namespace::Namespace;
 use crate::options::{BATCH_BYTES_MAX, PutOptions};
 use crate::registry::NamespaceState;
+use crate::stage::{self, Staged};
 use crate::store::Store;
 
 /// Writes that happen all or not at all; from [`crate::Db::batch`].
@@ -44,6 +45,8 @@ pub struct Batch {
     /// Bytes of memory that the conditions take.
     condition_bytes: usize,
     namespaces: Vec<Arc<NamespaceState>>,
+    /// The large values, which lie in blobs already.
+    staged: Vec<Staged>,
 }
 
 /// Batches of more than this many bytes share no commit with others.
@@ -58,6 +61,7 @@ impl Batch {
             conditions: Vec::new(),
             condition_bytes: 0,
             namespaces: Vec::new(),
+            staged: Vec::new(),
         }
     }
 
@@ -86,9 +90,12 @@ impl Batch {
         options: PutOptions,
     ) -> Result<(), Error> {
         let (store, key) = (Arc::clone(&self.store), key.as_ref());
-        let draft = store.draft(&namespace.state[0], key, value.as_ref(), &options)?;
+        let mut draft = store.draft(&namespace.state[0], key, value.as_ref(), &options)?;
+        let staged = store.stage_large(&mut draft)?;
         let condition = options.if_version.map(|version| namespace.condition(key, version));
-        self.add(namespace, Some(&draft), condition)
+        self.add(namespace, Some(&draft), condition)?;
+        self.staged.extend(staged);
+        Ok(())
     }
 
     /// Adds a delete.
@@ -181,7 +188,7 @@ impl Batch {
         self.starts.is_empty()
     }
 
-    /// How many bytes the batch takes in the log; at most 112 MiB.
+    /// How many bytes the batch takes in the log, large values not counted; at most 112 MiB.
     #[must_use]
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
@@ -194,10 +201,11 @@ impl Batch {
     /// [`Error::VersionMismatch`] if a condition does not hold, and what a write can fail with;
     /// nothing of the batch is visible then.
     pub fn commit(self) -> Result<u64, Error> {
-        let Batch { store, bytes, starts, conditions, .. } = self;
+        let Batch { store, bytes, starts, conditions, staged, .. } = self;
         if starts.is_empty() && conditions.is_empty() {
             return Ok(store.committer.counts().versions().0);
         }
+        stage::sync_all(staged.iter())?;
         // A condition that does not hold fails its whole group.
         let alone = bytes.len() > SHARED_BATCH_BYTES || !conditions.is_empty();
         let (first, done) = store.write(&self.namespaces, alone, |group| {

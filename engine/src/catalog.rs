@@ -88,6 +88,12 @@ impl Catalog {
         self.table[slot].store(pointer, Ordering::Release);
     }
 
+    /// The segment of this id. A blob is not here any more once the index has left it, so a reader that
+    /// finds none looks into the index again.
+    pub(crate) fn by_id(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        self.state().by_id.get(&id).cloned()
+    }
+
     /// All segments in the order of their ids.
     pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
         self.state().by_id.values().cloned().collect()

@@ -26,6 +26,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 use crate::format::manifest::{Closed, Entry};
 use crate::format::record::{self, COMMIT_LEN, Commit, Draft, Kind};
+use crate::format::segment_header::SegmentKind;
 use crate::format::{Seed, StoreId};
 use crate::keyspace::{Change, Existed, Keyspace};
 use crate::segment::active::{Log, NewLog};
@@ -397,12 +398,14 @@ impl Committer {
     }
 
     /// Turns a renewal into a record. The value is verified first, so that damage is not given a sound
-    /// checksum.
+    /// checksum; one in a blob keeps the checksums that it has, and the place: see
+    /// `Keyspace::keep_extents`.
     fn resolve_renewal(&self, group: &mut WriteGroup) -> Result<(), Error> {
         let Some(renewal) = group.renewal.take() else { return Ok(()) };
         let found =
             self.keyspace.find(renewal.namespace, &renewal.key, |segment, offset, old| {
                 old.verify_value().map_err(|damage| segment.body.corruption(offset, damage))?;
+                let value_len = old.header.value_len;
                 group.push(&Draft {
                     kind: Kind::Put,
                     namespace: renewal.namespace,
@@ -410,8 +413,9 @@ impl Committer {
                     expires_ms: renewal.expires_ms,
                     key: &renewal.key,
                     metadata: old.metadata,
-                    value: old.value,
+                    value: old.content.map_or(&[], |content| content.value),
                     value_crc: old.header.value_crc,
+                    extent: old.header.extent.map(|extent| (extent, value_len)),
                 });
                 Ok(())
             })?;
@@ -423,10 +427,12 @@ impl Committer {
     }
 
     /// Begins to write, for work that is no commit.
-    pub(crate) fn begin(&self) -> Result<(), Error> {
+    /// Returns the session's writer epoch.
+    pub(crate) fn begin(&self) -> Result<u32, Error> {
         let mut writer = self.writer();
         self.check_open(&writer)?;
-        self.begin_session(&mut writer)
+        self.begin_session(&mut writer)?;
+        Ok(writer.epoch.unwrap_or(0))
     }
 
     /// The first write of a session says so in the manifest, and clears away what recovery left.
@@ -509,12 +515,12 @@ impl Committer {
         self.keep_headroom()?;
         let mut manifest = self.manifest();
         let id = manifest.take_segment_id();
-        let path = site.dir.join(file_name(id, crate::format::segment_header::SegmentKind::Log));
+        let path = site.dir.join(file_name(id, SegmentKind::Log));
         let fail = |error| Error::io("create a log", &path, error);
         let new = NewLog::create(&site.disk, &site.dir, id, &site.store, epoch, capacity);
         let new = new.and_then(|new| site.disk.sync_dir(&site.dir).map(|()| new));
         let made = new.map_err(fail).and_then(|new| {
-            self.record_in(&mut manifest, &Entry::Opened(id))?;
+            self.record_in(&mut manifest, &Entry::Opened(id, SegmentKind::Log))?;
             Ok(new)
         });
         if made.is_err() && !manifest.is_in_doubt() {
@@ -530,14 +536,18 @@ impl Committer {
         self.record_in(&mut self.manifest(), entry)
     }
 
-    fn record_in(&self, manifest: &mut ManifestFile, entry: &Entry) -> Result<(), Error> {
+    pub(crate) fn record_in(
+        &self,
+        manifest: &mut ManifestFile,
+        entry: &Entry,
+    ) -> Result<(), Error> {
         self.check_poison()?;
         manifest.append(entry).map_err(|error| self.poison_unless_full(error))
     }
 
-    /// Refuses a new log while the disk has no more room than compaction needs to free some: two
-    /// segments, or a twentieth of a small disk.
-    fn keep_headroom(&self) -> Result<(), Error> {
+    /// Refuses a new log or large value while the disk has no more room than compaction needs to free
+    /// some: two segments, or a twentieth of a small disk.
+    pub(crate) fn keep_headroom(&self) -> Result<(), Error> {
         let Some((free, total)) = self.site.space() else { return Ok(()) };
         if free < (2 * self.site.segment_bytes).min(total / 20) {
             return Err(Error::DiskFull { free: Some(free) });
@@ -720,8 +730,7 @@ impl Committer {
         if let Some(new) = self.prepared().take() {
             let inputs = vec![new.id()];
             self.record_in(&mut manifest, &Entry::Replaced { inputs, outputs: Vec::new() })?;
-            let kind = crate::format::segment_header::SegmentKind::Log;
-            let path = self.site.dir.join(file_name(new.id(), kind));
+            let path = self.site.dir.join(file_name(new.id(), SegmentKind::Log));
             let fail = |error| Error::io("remove an unused log", &path, error);
             self.site.disk.remove(&path).map_err(fail)?;
         }
@@ -767,5 +776,6 @@ pub(crate) fn tombstone<'a>(
         metadata: &[],
         value: &[],
         value_crc: 0,
+        extent: None,
     }
 }

@@ -1,15 +1,18 @@
-//! Takes space back: seals full logs, and rewrites what is alive in segments that are mostly dead.
+//! Takes space back: seals full logs and blobs, and rewrites what is alive in segments that are mostly
+//! dead.
 //!
 //! ```text
 //!   full log ──footer──> sealed ─┐
 //!                                ├─ victims ──merge──> runs, one for each expiry window
 //!   run ─────────────────────────┘
+//!   full blob ──length──> sealed ── victims ──copy──> the active blob, and references in runs
 //! ```
 //!
 //! The one shadowing rule: an expired record is a tombstone, and a tombstone may go only if no
 //! sealed segment outside of the victims holds an older put that it hides. Logs that are not sealed
 //! hold nothing older than what is. A put that the index does not point at is hidden by something
-//! newer, and goes.
+//! newer, and goes. A put whose value was moved to another blob stands in two segments with one seqno;
+//! the one in the older file counts as the older put. See `blobs`.
 //!
 //! The order that makes a crash at any step harmless: outputs synced; their names synced; the log
 //! synced, so that what a decision rested on is as durable as the decision; one manifest entry that
@@ -26,16 +29,19 @@ use crate::commit::{Committer, FullLog, Site, tombstone};
 use crate::error::{Corruption, Damage, Error};
 use crate::format::footer::Builder;
 use crate::format::manifest::{Entry, Sealed};
-use crate::format::record::{Kind, Record};
+use crate::format::record::{Extent, Header, Kind, Record};
 use crate::format::segment_header::SegmentKind;
 use crate::key;
 use crate::keyspace::{Keyspace, is_expired};
 use crate::merge::{Current, Merge, Source};
 use crate::mmap::Map;
+use crate::segment::blob::Blob;
 use crate::segment::scan::{self, Values};
 use crate::segment::sealed::Footer;
 use crate::segment::{Body, Segment, file_name};
+use crate::stage::Stage;
 
+mod blobs;
 pub(crate) mod plan;
 mod run;
 
@@ -48,6 +54,7 @@ const MOVES_AT_ONCE: usize = 256;
 pub(crate) struct Compactor {
     keyspace: Arc<Keyspace>,
     committer: Arc<Committer>,
+    stage: Arc<Stage>,
     bound: f64,
     /// One compaction at a time.
     turn: Mutex<Memory>,
@@ -84,7 +91,12 @@ struct Memory {
 }
 
 impl Compactor {
-    pub(crate) fn new(keyspace: Arc<Keyspace>, committer: Arc<Committer>, bound: f64) -> Compactor {
+    pub(crate) fn new(
+        keyspace: Arc<Keyspace>,
+        committer: Arc<Committer>,
+        stage: Arc<Stage>,
+        bound: f64,
+    ) -> Compactor {
         let turn = Mutex::new(Memory::default());
         let (copied_bytes, freed_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         let pressure = Pressure::default();
@@ -92,6 +104,7 @@ impl Compactor {
         Compactor {
             keyspace,
             committer,
+            stage,
             bound,
             turn,
             copied_bytes,
@@ -156,7 +169,8 @@ impl Compactor {
         }
         // A log that cannot be sealed, or not be ended since there is no room for another one, must not
         // keep the rest from being compacted.
-        let (mut worked, setback) = match self.seal_logs() {
+        let sealed = self.seal_blobs().and_then(|worked| Ok(self.seal_logs()? | worked));
+        let (mut worked, setback) = match sealed {
             Ok(worked) => (worked, None),
             Err(error @ (Error::Corrupt(_) | Error::DiskFull { .. })) => (false, Some(error)),
             Err(error) => return Err(error),
@@ -164,7 +178,7 @@ impl Compactor {
         let victims = plan::plan(&self.candidates(&memory), self.bound);
         if !victims.is_empty() {
             self.committer.begin()?;
-            worked |= self.compact(&victims, &mut memory)?;
+            worked |= self.compact_any(&victims, &mut memory)?;
         }
         self.keyspace.catalog.collect();
         match setback {
@@ -181,6 +195,37 @@ impl Compactor {
         }
         self.committer.rotate()?;
         self.seal_all().map(|_| true)
+    }
+
+    /// Gives the blobs their final length that nobody writes to any more.
+    fn seal_blobs(&self) -> Result<bool, Error> {
+        if self.stage.active_blob().is_some_and(|blob| self.is_mostly_dead(&blob.segment)) {
+            self.stage.rotate();
+        }
+        let mut worked = false;
+        while let Some(blob) = self.stage.next_to_seal() {
+            self.committer.begin()?;
+            self.seal_blob(&blob)?;
+            self.stage.forget(&blob);
+            worked = true;
+        }
+        Ok(worked)
+    }
+
+    fn seal_blob(&self, blob: &Blob) -> Result<(), Error> {
+        let fail = |error| Error::io("seal a blob", blob.file.path(), error);
+        let cut = blob.trim().map_err(fail);
+        let end = cut.map_err(|error| self.committer.poison_unless_full(error))?;
+        blob.sync().map_err(fail).map_err(|error| self.committer.poison(error))?;
+        self.committer.record(&Entry::Sealed(Sealed {
+            segment: blob.segment.id(),
+            kind: SegmentKind::Blob,
+            file_len: end,
+            records_end: end,
+            footer_crc: 0,
+            last_seqno: 0,
+            clock_ms: 0,
+        }))
     }
 
     fn seal_all(&self) -> Result<bool, Error> {
@@ -235,11 +280,16 @@ impl Compactor {
     }
 
     fn log_is_mostly_dead(&self) -> bool {
-        let Some(log) = self.committer.active() else { return false };
+        self.committer.active().is_some_and(|log| self.is_mostly_dead(&log))
+    }
+
+    /// Whether what is dead in a segment that is being written is a reason to end it early.
+    fn is_mostly_dead(&self, active: &Segment) -> bool {
         let all_live = self.keyspace.catalog.segments().iter().map(|each| each.live_bytes()).sum();
+        let expired = active.extents.expired_bytes(self.keyspace.time.guarded_ms());
         plan::log_is_mostly_dead(
-            log.record_bytes(),
-            log.live_bytes(),
+            active.record_bytes(),
+            active.live_bytes().saturating_sub(expired),
             all_live,
             self.committer.site().segment_bytes,
             self.bound,
@@ -249,6 +299,7 @@ impl Compactor {
     fn candidates(&self, memory: &Memory) -> Vec<Candidate> {
         let now_ms = self.keyspace.time.guarded_ms();
         let segments = self.keyspace.catalog.segments();
+        let blobs = self.blob_candidates(&segments, memory, now_ms);
         let sealed = segments.iter().filter_map(|segment| Some((segment, segment.footer()?)));
         sealed
             .filter(|(segment, _)| !memory.damaged.contains(&segment.id()))
@@ -264,25 +315,29 @@ impl Compactor {
                     kept_tombstones: if fresh { kept } else { 0 },
                 }
             })
+            .chain(blobs)
             .collect()
     }
 
-    fn compact(&self, victims: &[SegmentId], memory: &mut Memory) -> Result<bool, Error> {
-        let segments = self.keyspace.catalog.segments();
-        let (inputs, others): (Vec<_>, Vec<_>) =
-            segments.into_iter().partition(|segment| victims.contains(&segment.id()));
-        let mut job = Job {
-            compactor: self,
-            now_ms: self.keyspace.time.guarded_ms(),
-            others: others.iter().filter(|other| is_sealed(other, &self.committer)).collect(),
-            outputs: BTreeMap::new(),
-            finished: Vec::new(),
-            created: Vec::new(),
-            moves: Vec::new(),
-            expired: Vec::new(),
-            stuck: BTreeSet::new(),
-            dropped_puts: false,
+    fn compact_any(&self, victims: &[SegmentId], memory: &mut Memory) -> Result<bool, Error> {
+        let is_blob = |id: &SegmentId| {
+            let segment = self.keyspace.catalog.by_id(*id);
+            segment.is_some_and(|segment| segment.is_blob())
         };
+        let (blobs, others): (Vec<_>, Vec<_>) = victims.iter().copied().partition(is_blob);
+        let mut worked = false;
+        if !others.is_empty() {
+            worked |= self.compact(&others, memory)?;
+        }
+        if !blobs.is_empty() {
+            worked |= self.compact_blobs(&blobs, memory)?;
+        }
+        Ok(worked)
+    }
+
+    fn compact(&self, victims: &[SegmentId], memory: &mut Memory) -> Result<bool, Error> {
+        let (inputs, others) = self.divide(victims);
+        let mut job = Job::new(self, self.keyspace.time.guarded_ms(), &others);
         match job.write(&inputs) {
             Ok(()) => {}
             Err(Error::Corrupt(corruption)) => {
@@ -299,10 +354,19 @@ impl Compactor {
         job.install(&inputs, memory)?;
         Ok(true)
     }
+
+    /// The victims, and all other segments.
+    fn divide(&self, victims: &[SegmentId]) -> (Vec<Arc<Segment>>, Vec<Arc<Segment>>) {
+        let segments = self.keyspace.catalog.segments().into_iter();
+        segments.partition(|segment| victims.contains(&segment.id()))
+    }
 }
 
-/// Whether the segment takes no more records. A sealed one whose footer is damaged is meant too.
+/// Whether the segment has records and takes no more. A sealed one whose footer is damaged is meant too.
 fn is_sealed(segment: &Segment, committer: &Committer) -> bool {
+    if segment.is_blob() {
+        return false;
+    }
     segment.footer().is_some()
         || (committer.active().is_none_or(|active| active.id() != segment.id())
             && committer.full().iter().all(|full| full.segment.id() != segment.id()))
@@ -319,13 +383,28 @@ struct Job<'a> {
     finished: Vec<FinishedRun>,
     /// Every run that was begun, whatever became of it.
     created: Vec<SegmentId>,
-    /// For each survivor where it was and where its copy is: run, offset.
-    moves: Vec<(Address, SegmentId, u64)>,
-    /// Records that expired for good: composite key, place, length.
-    expired: Vec<(Box<[u8]>, Address, u64)>,
+    moves: Vec<Move>,
+    expired: Vec<Expired>,
     /// Inputs that the index may still point at, since a copy could not be read back.
     stuck: BTreeSet<SegmentId>,
     dropped_puts: bool,
+}
+
+/// A survivor: where it was, and where its copy is.
+struct Move {
+    from: Address,
+    run: SegmentId,
+    offset: u64,
+    /// Where its value was, if that was in a blob.
+    extent: Option<Extent>,
+}
+
+/// A record that expired for good.
+struct Expired {
+    composite: Box<[u8]>,
+    address: Address,
+    len: u64,
+    extent: Option<Extent>,
 }
 
 /// The upper ends of the expiry windows, in ms from now: an hour, a day, a week, a month, more.
@@ -340,7 +419,24 @@ fn window(expires_ms: u64, now_ms: u64) -> u8 {
     1 + WINDOWS_MS.iter().filter(|end| left > **end).count() as u8
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    /// `others` are all segments that are no inputs.
+    fn new(compactor: &'a Compactor, now_ms: u64, others: &'a [Arc<Segment>]) -> Job<'a> {
+        let is_sealed = |other: &&Arc<Segment>| is_sealed(other, &compactor.committer);
+        Job {
+            compactor,
+            now_ms,
+            others: others.iter().filter(is_sealed).collect(),
+            outputs: BTreeMap::new(),
+            finished: Vec::new(),
+            created: Vec::new(),
+            moves: Vec::new(),
+            expired: Vec::new(),
+            stuck: BTreeSet::new(),
+            dropped_puts: false,
+        }
+    }
+
     fn site(&self) -> &Site {
         self.compactor.committer.site()
     }
@@ -358,6 +454,11 @@ impl Job<'_> {
             self.take(&current)?;
             merge.advance()?;
         }
+        self.finish()
+    }
+
+    /// Makes the outputs durable under their names.
+    fn finish(&mut self) -> Result<(), Error> {
         while let Some((_, run)) = self.outputs.pop_first() {
             self.finished.push(run.finish(self.now_ms)?);
         }
@@ -381,8 +482,8 @@ impl Job<'_> {
         }
         if is_expired(entry.expires_ms, self.now_ms) {
             self.dropped_puts = true;
-            let len = entry.record_len(current.key.len());
-            self.expired.push((current.key.into(), address, len));
+            let (len, extent) = (entry.record_len(current.key.len()), entry.extent);
+            self.expired.push(Expired { composite: current.key.into(), address, len, extent });
             return self.keep_tombstone(current.key, Kind::Delete, entry.seqno);
         }
         self.keep(current, address)
@@ -394,8 +495,8 @@ impl Job<'_> {
         let bytes = &current.segment.body.bytes_from(offset)[..record.header.record_len()];
         let window = window(record.header.expires_ms, self.now_ms);
         let run = self.output(window, bytes.len())?;
-        let (id, to) = (run.id, run.copy(current.key, &record.header, bytes)?);
-        self.moves.push((address, id, to));
+        let (run, offset) = (run.id, run.copy(current.key, &record.header, bytes)?);
+        self.moves.push(Move { from: address, run, offset, extent: record.header.extent });
         self.compactor.copied_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -525,23 +626,31 @@ impl Job<'_> {
         let keyspace = &self.compactor.keyspace;
         for moves in self.moves.chunks(MOVES_AT_ONCE) {
             let (mut writer, pinned) = (keyspace.writer(), keyspace.index.pin());
-            for (from, run, offset) in moves {
+            for Move { from, run, offset, extent } in moves {
                 let Some(output) = outputs.get(run) else { continue };
                 let Ok(record) = output.body.record(*offset) else {
-                    let of = |input: &&Arc<Segment>| input.slot == from.slot();
-                    self.stuck.extend(inputs.iter().find(of).map(|input| input.id()));
+                    let of = |input: &&Arc<Segment>| {
+                        input.slot == from.slot()
+                            || extent.is_some_and(|extent| extent.segment() == input.id())
+                    };
+                    self.stuck.extend(inputs.iter().filter(of).map(|input| input.id()));
                     continue;
                 };
                 let composite = key::Composite::new(record.header.namespace, record.key);
                 let to = Address::new(output.slot, *offset);
                 let len = record.header.record_len() as u64;
-                keyspace.relocate(&mut writer, &composite, *from, to, len, &pinned);
+                // The value can be read where the copy says before the copy can be found.
+                let Header { extent: moved_to, value_len, expires_ms, .. } = record.header;
+                keyspace.hold_extent(moved_to, value_len, expires_ms, &composite);
+                let moved = keyspace.relocate(&mut writer, &composite, *from, to, len, &pinned);
+                keyspace.release_extent(if moved { *extent } else { moved_to });
             }
         }
         for gone in self.expired.chunks(MOVES_AT_ONCE) {
             let (mut writer, pinned) = (keyspace.writer(), keyspace.index.pin());
-            for (composite, address, len) in gone {
-                keyspace.forget(&mut writer, composite, *address, *len, &pinned);
+            for Expired { composite, address, len, extent } in gone {
+                let gone = (*len, *extent);
+                keyspace.forget(&mut writer, composite, *address, gone, &pinned);
             }
         }
     }
@@ -552,7 +661,7 @@ impl Job<'_> {
         for input in inputs.iter().filter(|input| !self.stuck.contains(&input.id())) {
             compactor.keyspace.catalog.retire(input.id());
             memory.examined.remove(&input.id());
-            let freed = input.footer().map_or(0, Footer::file_len);
+            let freed = input.footer().map_or(input.record_bytes(), Footer::file_len);
             compactor.freed_bytes.fetch_add(freed, Ordering::Relaxed);
             let path = site.dir.join(input.body.file_name());
             let removed = site.disk.remove(&path);

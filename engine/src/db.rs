@@ -19,6 +19,7 @@ use crate::registry::{
     self, NEXT_NUMBER_KEY, NamespaceId, NamespaceState, Registry, SYSTEM, random_128,
 };
 use crate::settings::NamespaceSettings;
+use crate::stage::Stage;
 use crate::stats::{Residency, Stats};
 use crate::store::{Store, held};
 use crate::verify::{self, VerifyProgress, VerifyReport};
@@ -66,8 +67,14 @@ impl Db {
         let committer =
             Committer::new(site, Arc::clone(&keyspace), recovered.manifest, recovered.start);
         let committer = Arc::new(committer);
-        let compactor =
-            Compactor::new(Arc::clone(&keyspace), Arc::clone(&committer), options.space_bound);
+        let stage = Stage::new(Arc::clone(&committer), Arc::clone(&keyspace), recovered.blobs);
+        let stage = Arc::new(stage);
+        let compactor = Compactor::new(
+            Arc::clone(&keyspace),
+            Arc::clone(&committer),
+            Arc::clone(&stage),
+            options.space_bound,
+        );
         let compactor = Arc::new(compactor);
         let background = if options.background && !options.read_only {
             let started = Background::start(&keyspace, &committer, &compactor, options.durability);
@@ -79,6 +86,7 @@ impl Db {
             background: Mutex::new(background),
             keyspace,
             committer,
+            stage,
             compactor,
             registry: Registry::default(),
             registry_turn: Mutex::new(()),
@@ -368,7 +376,9 @@ impl Db {
             return Err(Error::ReadOnly);
         }
         let store = &self.store;
-        store.compactor.while_it_rests(|| checkpoint::write(&store.committer, path.as_ref()))
+        store
+            .compactor
+            .while_it_rests(|| checkpoint::write(&store.committer, &store.stage, path.as_ref()))
     }
 
     /// What opening the store found.

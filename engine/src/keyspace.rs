@@ -4,15 +4,15 @@
 //! [`Keyspace::publish`] and compaction through [`Keyspace::relocate`], one at a time; both hold
 //! the index's single writer. What always holds: a record is in its file, and durable if that was
 //! promised, before anything here points at it; a segment's live bytes are exactly the lengths of
-//! its records that the index points at.
+//! its records that the index points at, a blob's those of the extents that such records refer to.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::clock::Timekeeper;
 use crate::error::{Corruption, Error};
-use crate::format::record::{self, Header, Kind, Record};
+use crate::format::record::{self, Extent, Header, Kind, Record};
 use crate::index::{Guard, Index, IndexWriter, Traits, Visited, prefetch};
 use crate::key::{self, Composite};
 use crate::segment::Segment;
@@ -22,6 +22,9 @@ pub(crate) struct Keyspace {
     writer: Mutex<IndexWriter>,
     pub(crate) catalog: Catalog,
     pub(crate) time: Timekeeper,
+    /// Held by whoever makes one more record that refers to an extent, and against them by compaction
+    /// while it moves extents.
+    references: RwLock<()>,
 }
 
 /// One record that was written and is to be published.
@@ -91,7 +94,19 @@ pub(crate) fn is_expired(expires_ms: u64, now_ms: u64) -> bool {
 
 impl Keyspace {
     pub(crate) fn new(index: Index, writer: IndexWriter, time: Timekeeper) -> Keyspace {
-        Keyspace { index, writer: Mutex::new(writer), catalog: Catalog::new(), time }
+        let references = RwLock::default();
+        Keyspace { index, writer: Mutex::new(writer), catalog: Catalog::new(), time, references }
+    }
+
+    /// While this is held, no extent that a live record refers to moves: so another record may be made
+    /// that refers to it. It must be published before this is dropped.
+    pub(crate) fn keep_extents(&self) -> RwLockReadGuard<'_, ()> {
+        self.references.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While this is held, no record is made that refers to an extent which was there before.
+    pub(crate) fn move_extents(&self) -> RwLockWriteGuard<'_, ()> {
+        self.references.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The index's single writer.
@@ -207,6 +222,7 @@ impl Keyspace {
         match header.kind {
             Kind::Put => {
                 log.add_live(header.record_len() as u64);
+                self.hold_extent(header.extent, header.value_len, header.expires_ms, &composite);
                 let traits = traits_of(header);
                 let replaced = writer.upsert(&composite, change.address, traits, |address| {
                     old = self.old(address, header.namespace, change.key, pinned);
@@ -268,6 +284,29 @@ impl Keyspace {
         let (Some(address), Some(Old::Sound(header))) = (address, old) else { return };
         if let Some(segment) = self.segment(address, pinned) {
             segment.sub_live(header.record_len() as u64);
+            self.release_extent(header.extent);
+        }
+    }
+
+    /// Notes that the index is about to point at one more record that refers to `extent`, if that is one.
+    pub(crate) fn hold_extent(
+        &self,
+        extent: Option<Extent>,
+        value_len: u32,
+        expires_ms: u64,
+        composite: &[u8],
+    ) {
+        let Some(extent) = extent else { return };
+        if let Some(blob) = self.catalog.by_id(extent.segment()) {
+            blob.hold(extent, value_len, expires_ms, composite);
+        }
+    }
+
+    /// Notes that the index points at one record less that refers to `extent`, if that is one.
+    pub(crate) fn release_extent(&self, extent: Option<Extent>) {
+        let Some(extent) = extent else { return };
+        if let Some(blob) = self.catalog.by_id(extent.segment()) {
+            blob.release(extent);
         }
     }
 
@@ -299,13 +338,14 @@ impl Keyspace {
         writer: &mut IndexWriter,
         composite: &[u8],
         address: Address,
-        len: u64,
+        (len, extent): (u64, Option<Extent>),
         pinned: &Guard,
     ) {
         if writer.remove_at(composite, address)
             && let Some(segment) = self.segment(address, pinned)
         {
             segment.sub_live(len);
+            self.release_extent(extent);
         }
     }
 

@@ -34,7 +34,7 @@
 //! | `segment` | files of records: one that is appended to, many that are read |
 //! | `index` | key to address, and keys in order |
 //! | `catalog`, `keyspace` | which segments there are; what is published |
-//! | `witness`, `commit` | the manifest; the single writer |
+//! | `witness`, `commit`, `stage` | the manifest; the single writer; where large values are written first |
 //! | `merge`, `compact` | many sorted lists as one; space is taken back |
 //! | `value`, `cursor`, `list`, `settings`, `registry` | what a reader gets; namespaces |
 //! | `recover`, `verify`, `checkpoint`, `background` | from a directory to a store; read everything; copy it; own threads |
@@ -71,6 +71,7 @@ mod recover;
 mod registry;
 mod segment;
 mod settings;
+mod stage;
 mod stats;
 mod store;
 mod sync;

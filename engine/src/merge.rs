@@ -61,7 +61,9 @@ struct Head<'a> {
 impl Head<'_> {
     fn order(&self, other: &Head<'_>) -> Ordering {
         let keys = self.source.key().cmp(other.source.key());
+        // Of two copies of one record, the one in the younger file counts: it knows where the value is.
         keys.then_with(|| other.entry.seqno.cmp(&self.entry.seqno))
+            .then_with(|| other.segment.id().cmp(&self.segment.id()))
     }
 }
 

@@ -4,7 +4,9 @@
 //! the bytes below will not change while any map of the file lives; everything safe in this crate
 //! rests on it. The engine keeps it by writing only at the end of a log, never truncating below
 //! what is published, and unlinking files instead of emptying them. A program that ignores the
-//! store's lock can break it, and the README says so.
+//! store's lock can break it, and the README says so. A blob has several writers at once, so below
+//! its published end only the header and the extents that a record refers to are final, and it is
+//! read through [`Map::window`] alone.
 //!
 //! A read of a page that the disk cannot give back is SIGBUS. [`Map::populate`] asks for the pages
 //! beforehand and returns an error instead.
@@ -66,6 +68,12 @@ impl Map {
         debug_assert!(before <= end, "what is published stays so");
     }
 
+    /// Makes what is final below `end` readable; an end that was reached before stays.
+    pub(crate) fn publish_up_to(&self, end: usize) {
+        assert!(end <= self.raw.len(), "only mapped bytes can be published");
+        self.published.fetch_max(end, Ordering::Release);
+    }
+
     pub(crate) fn published(&self) -> usize {
         self.published.load(Ordering::Acquire)
     }
@@ -75,21 +83,33 @@ impl Map {
         self.raw.len()
     }
 
-    /// The published bytes.
+    /// The published bytes, all of which are final.
     pub(crate) fn bytes(&self) -> &[u8] {
-        let len = self.published();
-        // SAFETY: `from_raw_parts` needs `len` readable bytes that no one changes while the slice
-        // lives.
-        // - Readable: the mapping is at least `capacity` long and lives as long as `self`, and
-        //   `publish` refuses an end past it. Below the published end the file has bytes, because
-        //   the writer publishes after its write returned and only shortens a file to an end at or
-        //   above the published one.
-        // - Unchanged: see the module's promise. Other processes are kept out by `disk::DirLock`; a
+        self.slice(0..self.published())
+    }
+
+    /// Some bytes that are final; `None` if they are not all published.
+    pub(crate) fn window(&self, range: Range<usize>) -> Option<&[u8]> {
+        let is_there = range.start <= range.end && range.end <= self.published();
+        is_there.then(|| self.slice(range))
+    }
+
+    /// Bytes below the published end.
+    fn slice(&self, range: Range<usize>) -> &[u8] {
+        let (start, len) = (range.start, range.end - range.start);
+        // SAFETY: `add` needs `start` inside of the mapping, and `from_raw_parts` needs `len` readable
+        // bytes that no one changes while the slice lives.
+        // - Readable: the mapping is at least `capacity` long and lives as long as `self`, `publish`
+        //   refuses an end past it, and both callers keep the range below a published end. There the
+        //   file has bytes, because the writer publishes after its write returned and only shortens a
+        //   file to an end at or above the published one.
+        // - Unchanged: see the module's promise, for logs and runs of all published bytes, for blobs of
+        //   the windows that are asked for. Other processes are kept out by `disk::DirLock`; a
         //   program that ignores the lock, and storage that fails under a mapped page, are not
         //   covered and can end the process.
         #[expect(unsafe_code, reason = "this module is the room for it")]
         unsafe {
-            std::slice::from_raw_parts(self.raw.as_ptr(), len)
+            std::slice::from_raw_parts(self.raw.as_ptr().add(start), len)
         }
     }
 

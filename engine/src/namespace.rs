@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::commit::{Condition, Renewal, WriteGroup, tombstone};
 use crate::error::Error;
-use crate::format::record::Kind;
+use crate::format::record::{Draft, Kind};
 use crate::key::{self, Composite};
 use crate::list::{self, ListOptions, Page};
 use crate::options::{Expiry, PutOptions};
 use crate::registry::{NamespaceId, NamespaceState, SYSTEM};
 use crate::settings::{self, NamespaceSettings};
+use crate::stage;
 use crate::store::{Store, held};
 use crate::value::{Value, ValueStream};
 
@@ -80,15 +81,27 @@ impl Namespace {
         options: PutOptions,
     ) -> Result<u64, Error> {
         let (key, store) = (key.as_ref(), &self.store);
-        let draft = store.draft(&self.state[0], key, value.as_ref(), &options)?;
-        let condition = options.if_version.map(|version| self.condition(key, version));
+        let mut draft = store.draft(&self.state[0], key, value.as_ref(), &options)?;
+        let staged = store.stage_large(&mut draft)?;
+        stage::sync_all(staged.iter())?;
+        self.commit(&draft, options.if_version)
+    }
+
+    /// Writes a draft of a put if the key is at this version, if one is given.
+    pub(crate) fn commit(
+        &self,
+        draft: &Draft<'_>,
+        if_version: Option<Option<u64>>,
+    ) -> Result<u64, Error> {
+        let (key, store) = (draft.key, &self.store);
+        let condition = if_version.map(|version| self.condition(key, version));
         // Until it is published, the system call of the write hides the miss.
         store.keyspace.fetch_ahead(self.number(), key);
         let (place, done) = store.write(&self.state, condition.is_some(), |group| {
             if let Some(condition) = condition {
                 group.require(condition);
             }
-            group.push(&draft)
+            group.push(draft)
         })?;
         Ok(done.seqno(place))
     }
@@ -223,8 +236,11 @@ impl Namespace {
         version: Option<u64>,
     ) -> Result<Option<u64>, Error> {
         let store = &self.store;
-        // Brings the value into memory before other writes have to wait for it.
-        let found = self.get(key)?;
+        // Brings a value that is to be copied into memory before other writes have to wait for it.
+        let found = self.find(key)?;
+        if let Some(value) = found.as_ref().filter(|value| !value.is_in_blob()) {
+            value.verify_all()?;
+        }
         let expires_ms = store.expires_ms(&self.state[0], Some(expiry))?;
         if found.is_none() {
             store.committer.check_poison()?;
@@ -234,6 +250,7 @@ impl Namespace {
         let namespace = self.number();
         let renewal = Renewal { namespace, key: key.to_owned(), written_ms, expires_ms };
         let condition = version.map(|version| self.condition(key, Some(version)));
+        let _where_they_are = store.keyspace.keep_extents();
         let ((), done) = store.write(&self.state, true, |group| {
             if let Some(condition) = condition {
                 group.require(condition);

@@ -21,10 +21,13 @@ use crate::error::Error;
 
 /// The longest key that the index can hold, whatever the options say.
 pub(crate) const KEY_BYTES_CEILING: usize = 1024;
+/// Values of this length and more are kept out of the logs.
+const LARGE_VALUE_BYTES: u64 = 256 << 10;
 /// The longest batch: it has to fit in one segment.
 pub(crate) const BATCH_BYTES_MAX: u64 = 112 << 20;
 
-/// When an acknowledged write has reached the disk.
+/// When an acknowledged write has reached the disk. The bytes of a large value, 256 KiB and more, reach it
+/// in any case before the write that stores them is acknowledged; only the record of it may come later.
 ///
 /// ```
 /// # fn main() -> Result<(), kvast::Error> {
@@ -68,6 +71,7 @@ pub struct Options {
     pub(crate) space_bound: f64,
     pub(crate) background: bool,
     pub(crate) read_only: bool,
+    pub(crate) large_value_bytes: u64,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Disk,
 }
@@ -91,6 +95,7 @@ impl Options {
             space_bound: 1.3,
             background: true,
             read_only: false,
+            large_value_bytes: LARGE_VALUE_BYTES,
             clock: Arc::new(SystemClock::new()),
             disk: Disk::default(),
         }
@@ -161,6 +166,14 @@ impl Options {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Options {
         self.clock = clock;
+        self
+    }
+
+    /// Keeps shorter values than usual out of the logs, so that a test needs no large ones.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn large_value_bytes(mut self, bytes: u64) -> Options {
+        self.large_value_bytes = bytes.max(1);
         self
     }
 

@@ -4,27 +4,31 @@
 //!   manifest ──> which segments there must be
 //!   sealed   ──> their footers          ─┐
 //!   unsealed ──> scanned group by group ─┴──> one merge in key order ──> index
+//!   blobs    ──> opened, and not read   ─────────────── extents ──────────┘
 //! ```
 //!
 //! What always holds: nothing is written here, so a full disk can be opened; records are ordered by
 //! seqno, never by file; damage is either proved to have hit what was promised, and then refused
 //! with its place, or nothing from there on was promised, and then it is cut and reported.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::address::{Address, SegmentId};
+use crate::address::{Address, SegmentId, Slot};
 use crate::clock::Timekeeper;
 use crate::commit::{FullLog, Leftovers, Start, Unproven};
 use crate::disk::{DirLock, Disk, LockRefusal};
 use crate::error::{Corruption, Damage, Error};
 use crate::format::StoreId;
+use crate::format::footer::Entry;
 use crate::format::manifest::{Closed, Decoded, Sealed, Witness};
-use crate::format::record::Kind;
+use crate::format::record::{Kind, extent_len};
 use crate::format::segment_header::{RECORDS_START, Refusal, SegmentHeader, SegmentKind};
 use crate::index;
 use crate::keyspace::Keyspace;
@@ -33,6 +37,7 @@ use crate::mmap::Map;
 use crate::options::Options;
 use crate::registry::random_128;
 use crate::segment::active::Log;
+use crate::segment::blob::Blob;
 use crate::segment::scan::{self, Found, LogScan, Values};
 use crate::segment::sealed::Footer;
 use crate::segment::{Body, Segment, file_name};
@@ -97,6 +102,8 @@ pub(crate) struct Recovered {
     pub(crate) manifest: ManifestFile,
     pub(crate) store: StoreId,
     pub(crate) start: Start,
+    /// Blobs that have no final length, in the order of their ids.
+    pub(crate) blobs: Vec<Arc<Blob>>,
     pub(crate) report: RecoveryReport,
 }
 
@@ -150,6 +157,8 @@ fn open_once(options: &Options, dir: &Path) -> Result<Recovered, Error> {
         witness: manifest.witness().clone(),
         report,
         leftovers: Leftovers::default(),
+        unlisted_blobs: Vec::new(),
+        blobs: Vec::new(),
         proven_seqno: manifest
             .witness()
             .closed
@@ -157,9 +166,9 @@ fn open_once(options: &Options, dir: &Path) -> Result<Recovered, Error> {
             .max(manifest.witness().last_seqno),
     };
     let (keyspace, start) = recovery.run()?;
-    let Recovery { store, mut report, .. } = recovery;
+    let Recovery { store, blobs, mut report, .. } = recovery;
     report.took = begin.elapsed();
-    Ok(Recovered { lock, keyspace, manifest, store, start, report })
+    Ok(Recovered { lock, keyspace, manifest, store, start, blobs, report })
 }
 
 fn lock(disk: &Disk, dir: &Path) -> Result<DirLock, Error> {
@@ -227,9 +236,7 @@ fn segment_files(dir: &Path) -> Result<Vec<(SegmentId, SegmentKind)>, Error> {
 
 fn parse_name(name: &str) -> Option<(SegmentId, SegmentKind)> {
     let (number, extension) = name.split_once('.')?;
-    let kind = [SegmentKind::Log, SegmentKind::Run]
-        .into_iter()
-        .find(|kind| kind.extension() == extension)?;
+    let kind = SegmentKind::ALL.into_iter().find(|kind| kind.extension() == extension)?;
     let id = SegmentId(number.parse().ok()?);
     (number.len() == 10).then_some((id, kind))
 }
@@ -241,6 +248,10 @@ struct Recovery<'a> {
     witness: Witness,
     report: RecoveryReport,
     leftovers: Leftovers,
+    /// Blobs that the manifest does not name, and did not retire.
+    unlisted_blobs: Vec<SegmentId>,
+    /// Blobs that are written on, or wait to be sealed.
+    blobs: Vec<Arc<Blob>>,
     /// Everything up to this seqno is on disk, as far as the manifest knows.
     proven_seqno: u64,
 }
@@ -275,6 +286,20 @@ fn goes_on(logs: &[Scanned], nth: usize) -> bool {
     logs[nth].scan.commits > 0 && logs[nth + 1..].iter().any(|log| log.scan.first_seqno == next)
 }
 
+/// The blobs there are, by their ids.
+type OpenedBlobs = BTreeMap<SegmentId, OpenedBlob>;
+
+struct OpenedBlob {
+    segment: Arc<Segment>,
+    is_sealed: bool,
+    /// Extents end here at the latest.
+    len: u64,
+    /// What was ever written ends here.
+    written: u64,
+    /// The space that the file takes on disk.
+    takes: u64,
+}
+
 /// A log, and how much of it counts.
 struct LogSource {
     segment: Arc<Segment>,
@@ -296,9 +321,14 @@ impl Recovery<'_> {
         let keyspace = Arc::new(Keyspace::new(index, writer, time));
         let sealed = self.open_sealed(&keyspace)?;
         let logs = self.keep_logs(scanned, &keyspace)?;
-        fill_index(&keyspace, &sealed, &logs)?;
+        let mut blobs = self.open_blobs(&keyspace)?;
+        fill_index(&keyspace, &sealed, &logs, |entry, key| {
+            self.hold(&keyspace, &mut blobs, entry, key)
+        })?;
+        self.forget_unlisted_blobs();
         self.report.keys = keyspace.index.memory().keys;
         self.report.clean = self.witness.closed.is_some();
+        self.blobs = self.resume(blobs)?;
         let start = self.start(logs, last_seqno)?;
         Ok((keyspace, start))
     }
@@ -307,12 +337,17 @@ impl Recovery<'_> {
     fn find_leftovers(&mut self) -> Result<(), Error> {
         for (id, kind) in segment_files(self.dir)? {
             let listed = self.witness.sealed.get(&id).is_some_and(|sealed| sealed.kind == kind)
-                || (kind == SegmentKind::Log && self.witness.open_logs.contains(&id));
+                || (kind == SegmentKind::Log && self.witness.open_logs.contains(&id))
+                || (kind == SegmentKind::Blob && self.witness.open_blobs.contains(&id));
             if listed {
                 continue;
             }
             let path = self.dir.join(file_name(id, kind));
             let retired = self.witness.retired.contains(&id);
+            if kind == SegmentKind::Blob && !retired {
+                self.unlisted_blobs.push(id);
+                continue;
+            }
             if kind == SegmentKind::Log && !retired && self.has_commits(&path, id)? {
                 // Only damage to the manifest's last entry can have made it forget such a log.
                 self.report
@@ -446,7 +481,8 @@ impl Recovery<'_> {
 
     fn open_sealed(&mut self, keyspace: &Keyspace) -> Result<Vec<SealedSource>, Error> {
         let mut sources = Vec::new();
-        for sealed in self.witness.sealed.clone().into_values() {
+        let sealed = self.witness.sealed.clone().into_values();
+        for sealed in sealed.filter(|sealed| sealed.kind != SegmentKind::Blob) {
             sources.push(self.open_one_sealed(keyspace, &sealed)?);
         }
         self.report.sealed_segments = sources.len();
@@ -487,12 +523,7 @@ impl Recovery<'_> {
                 Err(body.corruption(trailer.footer_offset, damage))
             }
         });
-        let Some(slot) = keyspace.catalog.take_slot() else {
-            return Err(Error::InvalidOption {
-                option: "store",
-                must: "of at most 65,536 segments",
-            });
-        };
+        let slot = self.take_slot(keyspace)?;
         let mut rebuilt = Vec::new();
         let footer = match footer {
             Ok(footer) => Some(footer),
@@ -510,6 +541,121 @@ impl Recovery<'_> {
         }
         keyspace.catalog.enter(Arc::clone(&segment));
         Ok(SealedSource { segment, rebuilt })
+    }
+
+    fn open_blobs(&mut self, keyspace: &Keyspace) -> Result<OpenedBlobs, Error> {
+        let sealed = self.witness.sealed.values().filter(|sealed| sealed.kind == SegmentKind::Blob);
+        let sealed: Vec<_> = sealed.map(|it| (it.segment, Some(it.records_end))).collect();
+        let open = self.witness.open_blobs.iter().map(|id| (*id, None));
+        let mut blobs = OpenedBlobs::new();
+        for (id, end) in sealed.into_iter().chain(open) {
+            blobs.insert(id, self.open_blob(keyspace, id, end)?);
+        }
+        Ok(blobs)
+    }
+
+    /// Opens a blob, which ends at `end` if it was sealed. Nothing of it is read but the header.
+    fn open_blob(
+        &self,
+        keyspace: &Keyspace,
+        id: SegmentId,
+        end: Option<u64>,
+    ) -> Result<OpenedBlob, Error> {
+        let kind = SegmentKind::Blob;
+        let path = self.dir.join(file_name(id, kind));
+        let fail = |error| Error::io("open a blob", &path, error);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(missing(id, kind).into());
+            }
+            result => result.map_err(fail)?,
+        };
+        let metadata = file.metadata().map_err(fail)?;
+        let len = metadata.len();
+        if end.is_some_and(|end| len < end) {
+            let (what, wanted) = ("sealed blob", end.unwrap_or(0));
+            let damage = Damage::CutShort { what, wanted, found: len };
+            return Err(Corruption { file: file_name(id, kind), offset: len, damage }.into());
+        }
+        let capacity = match end {
+            None if !self.options.read_only => self.options.segment_bytes.max(len),
+            _ => len,
+        };
+        let header = len.min(RECORDS_START) as usize;
+        let map = Map::new(&file, capacity as usize, header).map_err(fail)?;
+        let body = Body::new(id, kind, &self.store, map);
+        self.check_header(&body, kind)?;
+        body.map.publish_up_to(end.unwrap_or(RECORDS_START).min(len) as usize);
+        let segment = Arc::new(Segment::new(body, self.take_slot(keyspace)?));
+        keyspace.catalog.enter(Arc::clone(&segment));
+        let written = crate::mmap::written_len(&file, len);
+        let takes = metadata.blocks() * 512;
+        Ok(OpenedBlob {
+            segment,
+            is_sealed: end.is_some(),
+            len: end.unwrap_or(len),
+            written,
+            takes,
+        })
+    }
+
+    /// Notes that a record which counts refers to an extent. That must be there.
+    fn hold(
+        &mut self,
+        keyspace: &Keyspace,
+        blobs: &mut OpenedBlobs,
+        entry: &Entry,
+        key: &[u8],
+    ) -> Result<(), Error> {
+        let Some(extent) = entry.extent else { return Ok(()) };
+        let id = extent.segment();
+        if let Some(nth) = self.unlisted_blobs.iter().position(|unlisted| *unlisted == id) {
+            // Only damage to the manifest's last entry can have made it forget such a blob.
+            let name = file_name(id, SegmentKind::Blob);
+            self.report.repairs.push(format!("took in {name}, which the manifest had lost"));
+            self.unlisted_blobs.remove(nth);
+            blobs.insert(id, self.open_blob(keyspace, id, None)?);
+        }
+        let blob = blobs.get(&id).ok_or_else(|| missing(id, SegmentKind::Blob))?;
+        let wanted = extent.offset() + extent_len(u64::from(entry.value_len));
+        if wanted > blob.len {
+            let damage = Damage::CutShort { what: "blob", wanted, found: blob.len };
+            return Err(blob.segment.body.corruption(blob.len, damage).into());
+        }
+        blob.segment.hold(extent, entry.value_len, entry.expires_ms, key);
+        Ok(())
+    }
+
+    /// Nobody refers to what is left of them.
+    fn forget_unlisted_blobs(&mut self) {
+        for id in std::mem::take(&mut self.unlisted_blobs) {
+            self.leftovers.files.push(self.dir.join(file_name(id, SegmentKind::Blob)));
+            self.leftovers.highest_id = self.leftovers.highest_id.max(id.0);
+        }
+    }
+
+    /// Goes on with the blobs that were not sealed, behind everything that was ever written to them.
+    fn resume(&self, blobs: OpenedBlobs) -> Result<Vec<Arc<Blob>>, Error> {
+        let mut open = Vec::new();
+        for blob in blobs.into_values() {
+            let segment = blob.segment;
+            let live_end = segment.body.map.published() as u64;
+            let end = if blob.is_sealed { live_end } else { live_end.max(blob.written) };
+            segment.extents.add_hole(end.saturating_sub(blob.takes));
+            if blob.is_sealed || self.options.read_only {
+                continue;
+            }
+            let path = self.dir.join(segment.body.file_name());
+            let file = self.options.disk.open(&path);
+            let file = file.map_err(|error| Error::io("open a blob", &path, error))?;
+            open.push(Arc::new(Blob::resume(segment, Arc::new(file), end)));
+        }
+        Ok(open)
+    }
+
+    fn take_slot(&self, keyspace: &Keyspace) -> Result<Slot, Error> {
+        let full = Error::InvalidOption { option: "store", must: "of at most 65,536 segments" };
+        keyspace.catalog.take_slot().ok_or(full)
     }
 
     /// Maps the logs for good, up to where they count; the rest is left to the first write.
@@ -568,12 +714,7 @@ impl Recovery<'_> {
         let capacity = self.options.segment_bytes.max(scan.end);
         let map = Map::new(&file, capacity as usize, scan.end as usize).map_err(fail)?;
         let body = Body::new(id, SegmentKind::Log, &self.store, map);
-        let Some(slot) = keyspace.catalog.take_slot() else {
-            return Err(Error::InvalidOption {
-                option: "store",
-                must: "of at most 65,536 segments",
-            });
-        };
+        let slot = self.take_slot(keyspace)?;
         let segment = Arc::new(Segment::new(body, slot));
         keyspace.catalog.enter(Arc::clone(&segment));
         let mut records = scan.records;
@@ -621,11 +762,13 @@ fn missing(id: SegmentId, kind: SegmentKind) -> Corruption {
     Corruption { file: file_name(id, kind), offset: 0, damage: Damage::Missing }
 }
 
-/// Merges all records in key order and points the index at the newest of each key.
+/// Merges all records in key order and points the index at the newest of each key; `hold` is told of
+/// each that counts and refers to an extent.
 fn fill_index(
     keyspace: &Keyspace,
     sealed: &[SealedSource],
     logs: &[LogSource],
+    mut hold: impl FnMut(&Entry, &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let of_sealed = sealed.iter().map(|source| {
         let segment = &*source.segment;
@@ -656,6 +799,9 @@ fn fill_index(
                     expires_at_ms: entry.expires_ms,
                     has_metadata: entry.metadata_len > 0,
                 };
+                if entry.extent.is_some() {
+                    hold(entry, current.key)?;
+                }
                 loader.push(current.key, address, traits);
                 current.segment.add_live(entry.record_len(current.key.len()));
             }

@@ -1,4 +1,4 @@
-//! Segments: the files that hold every record, as readers see them.
+//! Segments: the files that hold every record and large value, as readers see them.
 //!
 //! ```text
 //!   create ──> active ──────> full ──seal──> sealed ──retire──> retired ──last lease──> unmapped
@@ -9,6 +9,9 @@
 //! has the right to it: only an `active::Log` appends, only a [`Segment::footer`] that is set can
 //! be a compaction's input. A reader that wants to keep bytes takes a [`Lease`], which keeps the
 //! map alive after the segment is retired and its file is unlinked.
+//!
+//! A blob goes the same way: a `blob::Blob` writes to it, sealing gives it its length, and instead of a
+//! footer it has [`Extents`] in memory.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -16,15 +19,20 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::address::{SegmentId, Slot};
 use crate::error::{Corruption, Damage};
-use crate::format::record::{self, Item, Record};
-use crate::format::segment_header::SegmentKind;
+use crate::format::record::{
+    self, BLOCK_LEN, Content, Extent, Header, Item, Record, extent_len, table_of,
+};
+use crate::format::segment_header::{self, SegmentKind};
 use crate::format::{Seed, StoreId};
 use crate::mmap::Map;
 
 pub(crate) mod active;
+pub(crate) mod blob;
+pub(crate) mod extents;
 pub(crate) mod scan;
 pub(crate) mod sealed;
 
+use extents::Extents;
 use sealed::Footer;
 
 /// What the head of a record takes with all but the longest metadata.
@@ -80,6 +88,37 @@ impl Body {
         })
     }
 
+    /// The value at byte `start`, which a record with this header says is there; not verified. Of a
+    /// blob or not, the block table follows in the same way.
+    pub(crate) fn content(&self, start: u64, header: &Header) -> Result<Content<'_>, Corruption> {
+        let value = start as usize..start as usize + header.value_len as usize;
+        let table = table_of(value.clone());
+        let end = table.end as u64;
+        match (self.map.window(value), self.map.window(table)) {
+            (Some(value), Some(table)) => Ok(Content { value, table, crc: header.value_crc }),
+            _ => {
+                let (wanted, found) = (end, self.map.published() as u64);
+                let damage = Damage::CutShort { what: "segment", wanted, found };
+                Err(self.corruption(start, damage))
+            }
+        }
+    }
+
+    /// The same, and all of it verified.
+    pub(crate) fn verified_content(
+        &self,
+        start: u64,
+        header: &Header,
+    ) -> Result<Content<'_>, Corruption> {
+        let content = self.content(start, header)?;
+        content.verify_table().map_err(|damage| self.corruption(start, damage))?;
+        for block in 0..content.value.len().div_ceil(BLOCK_LEN) {
+            let at = start + (block * BLOCK_LEN) as u64;
+            content.verify_block(block).map_err(|damage| self.corruption(at, damage))?;
+        }
+        Ok(content)
+    }
+
     /// The record or commit at `offset`, its header verified.
     pub(crate) fn item(&self, offset: u64) -> Result<Item<'_>, Damage> {
         record::decode(self.bytes_from(offset), self.seed.at(offset))
@@ -114,6 +153,8 @@ pub(crate) struct Segment {
     footer: OnceLock<Footer>,
     /// For runs: bytes of the tombstones that could not be dropped when it was written.
     pub(crate) kept_tombstone_bytes: AtomicU64,
+    /// For blobs: who has values here.
+    pub(crate) extents: Extents,
 }
 
 impl Segment {
@@ -127,6 +168,7 @@ impl Segment {
             live_bytes: AtomicU64::new(0),
             footer: OnceLock::new(),
             kept_tombstone_bytes: AtomicU64::new(0),
+            extents: Extents::default(),
         }
     }
 
@@ -161,13 +203,36 @@ impl Segment {
         debug_assert!(before >= bytes, "no more can die than lived");
     }
 
-    /// Bytes of records and commits, live and dead.
+    pub(crate) fn is_blob(&self) -> bool {
+        self.body.kind == SegmentKind::Blob
+    }
+
+    /// Notes that the index is about to point at a record of this key whose value lies in `extent`,
+    /// one of this blob's. From now on it can be read.
+    pub(crate) fn hold(&self, extent: Extent, value_len: u32, expires_ms: u64, composite: &[u8]) {
+        let len = extent_len(u64::from(value_len));
+        self.body.map.publish_up_to((extent.offset() + len) as usize);
+        self.add_live(self.extents.hold(extent, len, expires_ms, composite));
+    }
+
+    /// Notes that the index points at one record less that refers to `extent`.
+    pub(crate) fn release(&self, extent: Extent) {
+        self.sub_live(self.extents.release(extent));
+    }
+
+    /// Bytes of records and commits, or of extents, live and dead.
     pub(crate) fn record_bytes(&self) -> u64 {
+        if self.is_blob() {
+            let end = self.body.map.published() as u64;
+            let written = end.saturating_sub(segment_header::RECORDS_START + self.extents.holes());
+            // A file system can keep values in less space than they have.
+            return written.max(self.live_bytes());
+        }
         let end = match self.footer() {
             Some(footer) => footer.trailer.footer_offset,
             None => self.body.map.published() as u64,
         };
-        end.saturating_sub(crate::format::segment_header::RECORDS_START)
+        end.saturating_sub(segment_header::RECORDS_START)
     }
 }
 

@@ -11,15 +11,18 @@ use crate::commit::{Committer, Done, WriteGroup};
 use crate::compact::Compactor;
 use crate::cursor::Scope;
 use crate::disk::DirLock;
-use crate::error::Error;
+use crate::error::{Corruption, Damage, Error};
 use crate::format::StoreId;
-use crate::format::record::{Draft, EXPIRES_END, Kind, value_checksum};
+use crate::format::record::{Draft, EXPIRES_END, Extent, Header, Kind, value_checksum};
+use crate::format::segment_header::SegmentKind;
 use crate::key;
 use crate::keyspace::Keyspace;
 use crate::list::{self, ListOptions, Page};
 use crate::options::{Durability, Expiry, Options, PutOptions};
 use crate::recover::RecoveryReport;
 use crate::registry::{NamespaceState, Registry, SYSTEM};
+use crate::segment::file_name;
+use crate::stage::{Stage, Staged};
 use crate::value::Value;
 
 /// What all clones of a `Db` and all its handles hold on to; the last of them closes it.
@@ -28,6 +31,7 @@ pub(crate) struct Store {
     pub(crate) background: Mutex<Option<Background>>,
     pub(crate) keyspace: Arc<Keyspace>,
     pub(crate) committer: Arc<Committer>,
+    pub(crate) stage: Arc<Stage>,
     pub(crate) compactor: Arc<Compactor>,
     pub(crate) registry: Registry,
     /// Held while the registry changes, so that two creations of one name are one.
@@ -39,6 +43,9 @@ pub(crate) struct Store {
     pub(crate) lock: Mutex<Option<DirLock>>,
 }
 
+/// How often a reader looks for a value that compaction moves: once is rare, and twice is no accident.
+const LOOKS: usize = 100;
+
 pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -49,7 +56,13 @@ impl Store {
         // First, so that a thread which compacts gives up.
         self.compactor.stop();
         drop(held(&self.background).take());
+        // Uploads that are under way end here, so that nothing is written after the lock is given up.
+        let was_open = self.stage.close();
         let closed = self.committer.close();
+        // A store that is closed a second time may be open in another process.
+        if was_open && closed.is_ok() {
+            self.stage.trim();
+        }
         drop(held(&self.lock).take());
         closed
     }
@@ -78,15 +91,64 @@ impl Store {
 
     /// The value of a key that has not expired; short values are verified.
     pub(crate) fn find_value(&self, namespace: u32, key: &[u8]) -> Result<Option<Value>, Error> {
-        let found = self.keyspace.find(namespace, key, |segment, offset, record| {
-            // Short values are verified here, where the bytes are warm.
-            if !record.header.has_block_table() {
-                let damage = record.verify_value();
-                damage.map_err(|damage| segment.body.corruption(offset, damage))?;
+        let mut looked = 0;
+        loop {
+            let found = self.keyspace.find(namespace, key, |segment, offset, record| {
+                if let Some(extent) = record.header.extent {
+                    let metadata = (!record.metadata.is_empty()).then(|| record.metadata.into());
+                    return self.large_value(extent, record.header, metadata);
+                }
+                // Short values are verified here, where the bytes are warm.
+                if !record.header.has_block_table() {
+                    let damage = record.verify_value();
+                    damage.map_err(|damage| segment.body.corruption(offset, damage))?;
+                }
+                Ok(Value::new(segment, offset, record))
+            })?;
+            match found.transpose() {
+                // Compaction moved the value after the key was looked up: look again.
+                Err(Error::Corrupt(Corruption { damage: Damage::Missing, .. }))
+                    if looked < LOOKS =>
+                {
+                    looked += 1;
+                }
+                found => return found,
             }
-            Ok::<_, Error>(Value::new(segment, offset, record))
-        })?;
-        found.transpose()
+        }
+    }
+
+    /// The value in a blob, [`Damage::Missing`] if that is gone.
+    fn large_value(
+        &self,
+        extent: Extent,
+        header: Header,
+        metadata: Option<Arc<[u8]>>,
+    ) -> Result<Value, Error> {
+        let Some(blob) = self.keyspace.catalog.by_id(extent.segment()) else {
+            let file = file_name(extent.segment(), SegmentKind::Blob);
+            return Err(
+                Corruption { file, offset: extent.offset(), damage: Damage::Missing }.into()
+            );
+        };
+        let value = Value::in_blob(&blob, extent, header, metadata)?;
+        if !header.has_block_table() {
+            value.verify_all()?;
+        }
+        Ok(value)
+    }
+
+    /// Writes a large value into a blob, and has the draft refer to it. What is returned is synced before
+    /// the draft is committed, and kept until it is.
+    pub(crate) fn stage_large(&self, draft: &mut Draft<'_>) -> Result<Option<Staged>, Error> {
+        if (draft.value.len() as u64) < self.options.large_value_bytes {
+            draft.value_crc = value_checksum(draft.value);
+            return Ok(None);
+        }
+        let mut writing = self.stage.begin(draft.value.len() as u64)?;
+        writing.write(draft.value)?;
+        let staged = writing.finish()?;
+        staged.refer(draft);
+        Ok(Some(staged))
     }
 
     /// One page of a namespace's keys.
@@ -95,7 +157,7 @@ impl Store {
         list::list(&self.keyspace, scope, self.options.max_key_bytes, options)
     }
 
-    /// Checks the limits and drafts a put.
+    /// Checks the limits and drafts a put, which [`Self::stage_large`] completes.
     pub(crate) fn draft<'a>(
         &self,
         namespace: &NamespaceState,
@@ -114,7 +176,9 @@ impl Store {
             key,
             metadata: &options.metadata,
             value,
-            value_crc: value_checksum(value),
+            // See `stage_large`.
+            value_crc: 0,
+            extent: None,
         })
     }
 
@@ -125,9 +189,13 @@ impl Store {
 
     /// Refuses a value that is longer than the store or the namespace allows.
     pub(crate) fn check_value(&self, namespace: &NamespaceState, len: u64) -> Result<(), Error> {
-        let own = namespace.settings.max_value_bytes().unwrap_or(u64::MAX);
-        let max = self.options.max_value_bytes.min(own);
+        let max = self.max_value_bytes(namespace);
         if len > max { Err(Error::ValueTooLarge { len, max }) } else { Ok(()) }
+    }
+
+    pub(crate) fn max_value_bytes(&self, namespace: &NamespaceState) -> u64 {
+        let own = namespace.settings.max_value_bytes().unwrap_or(u64::MAX);
+        self.options.max_value_bytes.min(own)
     }
 
     /// The expiry of a record, in ms since 1970 and 0 for never: what was asked for, or the
@@ -174,6 +242,7 @@ impl Store {
             metadata: &[],
             value,
             value_crc: value_checksum(value),
+            extent: None,
         }
     }
 }

@@ -14,6 +14,7 @@ pub fn spec_tables() -> Vec<(&'static str, Vec<Field>)> {
         ("3", segment_header::FIELDS.to_vec()),
         ("4.1", record::FIELDS.to_vec()),
         ("4.3", record::COMMIT_FIELDS.to_vec()),
+        ("4.5", record::REFERENCE_FIELDS.to_vec()),
         ("5.1", footer::BLOCK_FIELDS.to_vec()),
         ("5.3", footer::TRAILER_FIELDS.to_vec()),
         ("6.1", manifest::HEADER_FIELDS.to_vec()),
@@ -37,7 +38,8 @@ pub mod fuzz {
             let covered = crate::format::read_u16(&sound, 6) as usize
                 + crate::format::read_u16(&sound, 22) as usize
                 + record::HEADER_LEN
-                + usize::from(sound[5] & 1) * 8;
+                + usize::from(sound[5] & 1) * 8
+                + usize::from(sound[5] >> 1 & 1) * record::REFERENCE_LEN;
             let end = if sound[4] == record::COMMIT_KIND { record::COMMIT_LEN } else { covered };
             if let Some(covered) = sound.get(4..end) {
                 let crc = crate::format::crc32_from(initial, covered);

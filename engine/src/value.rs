@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::{Damage, Error};
-use crate::format::record::{BLOCK_LEN, Header, Record};
+use crate::error::{Corruption, Damage, Error};
+use crate::format::record::{BLOCK_LEN, Content, Extent, Header, Record, table_of};
 use crate::segment::{Lease, Segment};
 
 /// A value, its metadata, expiry and version, borrowed from the segment they are stored in.
@@ -33,23 +33,53 @@ use crate::segment::{Lease, Segment};
 #[derive(Clone)]
 pub struct Value {
     lease: Arc<Lease>,
-    offset: u64,
+    /// Where the value starts in the leased file.
+    start: u64,
     header: Header,
+    /// What a value in a blob cannot have before it.
+    metadata: Option<Arc<[u8]>>,
 }
 
 impl Value {
+    /// The value inside of the record at `offset`.
     pub(crate) fn new(segment: &Segment, offset: u64, record: &Record<'_>) -> Value {
-        Value { lease: segment.lease(), offset, header: record.header }
+        let start = offset + record.header.value_start() as u64;
+        Value { lease: segment.lease(), start, header: record.header, metadata: None }
+    }
+
+    /// The value at `extent` of `blob`, to which a record refers.
+    pub(crate) fn in_blob(
+        blob: &Segment,
+        extent: Extent,
+        header: Header,
+        metadata: Option<Arc<[u8]>>,
+    ) -> Result<Value, Corruption> {
+        // From here on it is known that all of it is there.
+        blob.body.content(extent.offset(), &header)?;
+        Ok(Value { lease: blob.lease(), start: extent.offset(), header, metadata })
+    }
+
+    /// Whether a new record can refer to it, instead of having a copy.
+    pub(crate) fn is_in_blob(&self) -> bool {
+        self.header.extent.is_some()
     }
 
     fn range(&self) -> Range<usize> {
-        let start = self.offset as usize + self.header.value_start();
+        let start = self.start as usize;
         start..start + self.header.value_len as usize
+    }
+
+    /// Where its block table lies, empty if there is none.
+    fn table(&self) -> Range<usize> {
+        table_of(self.range())
     }
 
     /// The metadata, if there is any.
     #[must_use]
     pub fn metadata(&self) -> Option<&[u8]> {
+        if self.header.extent.is_some() {
+            return self.metadata.as_deref();
+        }
         let end = self.range().start;
         let start = end - usize::from(self.header.metadata_len);
         (start < end).then(|| &self.lease.map.bytes()[start..end])
@@ -82,7 +112,7 @@ impl Value {
     /// Whether all of it is in memory, so that reading it will not wait for the disk.
     #[must_use]
     pub fn is_resident(&self) -> bool {
-        self.lease.map.is_resident(self.range())
+        self.lease.map.is_resident(self.range().start..self.table().end)
     }
 
     /// Brings it into memory. Where the disk cannot give it back this is an error, while touching
@@ -91,34 +121,39 @@ impl Value {
     /// # Errors
     /// What the system says.
     pub fn populate(&self) -> io::Result<()> {
-        self.lease.map.populate(self.range())
+        self.lease.map.populate(self.range().start..self.table().end)
     }
 
-    /// The block table, empty if there is none.
-    fn table(&self) -> Range<usize> {
-        let end = self.offset as usize + self.header.record_len();
-        let start = self.range().end;
-        start..if self.header.has_block_table() { end } else { start }
+    /// Verifies with `check`, which says what is wrong with the value and at which of its bytes.
+    fn verify(
+        &self,
+        check: impl FnOnce(&Content<'_>) -> Result<(), (usize, Damage)>,
+    ) -> Result<(), Error> {
+        let content = self.lease.content(self.start, &self.header)?;
+        check(&content).map_err(|(at, damage)| {
+            // Inside of a record the place that is named is the record's.
+            let place = match self.header.extent {
+                None => self.start - self.header.value_start() as u64,
+                Some(_) => self.start + at as u64,
+            };
+            self.lease.corruption(place, damage).into()
+        })
     }
 
     /// Verifies one block; `and_table` also what its checksum is taken from.
     fn verify_block(&self, block: usize, and_table: bool) -> Result<(), Error> {
-        self.verify(|record| {
+        self.verify(|content| {
             if and_table {
-                record.verify_table()?;
+                content.verify_table().map_err(|damage| (0, damage))?;
             }
-            if record.header.has_block_table() { record.verify_block(block) } else { Ok(()) }
+            content.verify_block(block).map_err(|damage| (block * BLOCK_LEN, damage))
         })
     }
 
-    fn verify(&self, check: impl FnOnce(&Record<'_>) -> Result<(), Damage>) -> Result<(), Error> {
-        let record = self.lease.record(self.offset)?;
-        check(&record).map_err(|damage| self.lease.corruption(self.offset, damage).into())
-    }
-
-    /// Verifies all of a value that has a block table.
+    /// Verifies all of it.
     pub(crate) fn verify_all(&self) -> Result<(), Error> {
-        self.verify(|record| record.verify_value())
+        let blocks = self.len().div_ceil(BLOCK_LEN).max(1);
+        (0..blocks).try_for_each(|block| self.verify_block(block, block == 0))
     }
 }
 
@@ -126,7 +161,8 @@ impl Deref for Value {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.lease.map.bytes()[self.range()]
+        let is_there = "it was when the value was found";
+        self.lease.map.window(self.range()).expect(is_there)
     }
 }
 
@@ -296,6 +332,7 @@ impl ValueStream {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use crate::{Db, Durability, Options};
 

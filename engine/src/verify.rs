@@ -1,4 +1,5 @@
-//! Reads everything and changes nothing: every header, record, value, commit and footer entry.
+//! Reads everything and changes nothing: every header, record, value, commit and footer entry; of the
+//! values in blobs those that a key has.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use crate::error::{Corruption, Damage, Error};
 use crate::format::footer::Entry;
 use crate::format::record;
-use crate::format::segment_header::SegmentHeader;
+use crate::format::segment_header::{self, SegmentHeader};
 use crate::index::IndexCheck;
 use crate::key;
 use crate::keyspace::Keyspace;
@@ -92,7 +93,7 @@ pub(crate) fn verify(
     let segments = keyspace.catalog.segments();
     let mut report = VerifyReport { segments: segments.len(), ..VerifyReport::default() };
     for (nth, segment) in segments.iter().enumerate() {
-        verify_segment(segment, &mut report);
+        verify_segment(keyspace, segment, &mut report);
         progress(VerifyProgress {
             segments_done: nth + 1,
             segments: segments.len(),
@@ -103,13 +104,17 @@ pub(crate) fn verify(
     Ok(report)
 }
 
-fn verify_segment(segment: &Arc<Segment>, report: &mut VerifyReport) {
+fn verify_segment(keyspace: &Keyspace, segment: &Arc<Segment>, report: &mut VerifyReport) {
     let body = &segment.body;
-    if SegmentHeader::decode(body.map.bytes()).is_err() {
+    let header = body.map.window(0..segment_header::LEN).unwrap_or_default();
+    if SegmentHeader::decode(header).is_err() {
         let damage = Damage::NotAsWitnessed { what: "header" };
         report.damaged.push(body.corruption(0, damage));
     }
     report.bytes += segment.record_bytes();
+    if segment.is_blob() {
+        return verify_blob(keyspace, segment, report);
+    }
     match segment.footer() {
         Some(footer) => verify_sealed(segment, footer, report),
         None => {
@@ -117,6 +122,22 @@ fn verify_segment(segment: &Arc<Segment>, report: &mut VerifyReport) {
             report.records += scan.records.len() as u64;
             report.damaged.extend(scan.stop.map(|(at, damage)| body.corruption(at, damage)));
         }
+    }
+}
+
+/// Reads each value that a key has.
+fn verify_blob(keyspace: &Keyspace, blob: &Segment, report: &mut VerifyReport) {
+    for (extent, held) in blob.extents.live() {
+        let pinned = keyspace.index.pin();
+        let found = keyspace.find_pinned(&held.composite, &pinned, |_, _, record| record.header);
+        drop(pinned);
+        // What cannot be read is found damaged where it is; what was replaced meanwhile is not here.
+        let Ok(Some(header)) = found else { continue };
+        if header.extent != Some(extent) {
+            continue;
+        }
+        let verified = blob.body.verified_content(extent.offset(), &header);
+        report.damaged.extend(verified.err());
     }
 }
 

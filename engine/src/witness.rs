@@ -157,15 +157,15 @@ impl ManifestFile {
     /// Rewrites the manifest if it has grown. It forgets the retired segments whose files are gone;
     /// their absence must be durable.
     pub(crate) fn compact(&mut self) -> Result<(), Error> {
-        let says = self.witness.sealed.len() + self.witness.open_logs.len();
+        let says = self.witness.sealed.len()
+            + self.witness.open_logs.len()
+            + self.witness.open_blobs.len();
         if self.end < REWRITE_AT.max(128 * says as u64) {
             return Ok(());
         }
         let dir = self.dir.clone();
         let is_there = |id: &SegmentId| {
-            [SegmentKind::Log, SegmentKind::Run]
-                .iter()
-                .any(|kind| dir.join(file_name(*id, *kind)).exists())
+            SegmentKind::ALL.iter().any(|kind| dir.join(file_name(*id, *kind)).exists())
         };
         self.witness.retired.retain(is_there);
         self.rewrite()

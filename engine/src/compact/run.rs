@@ -93,6 +93,7 @@ impl RunWriter {
             expires_ms: 0,
             metadata_len: 0,
             value_len: 0,
+            extent: None,
         };
         let offset = self.begin(composite, entry);
         draft.append_to(&mut self.buffer);

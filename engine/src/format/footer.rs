@@ -5,7 +5,7 @@
 //! physical record, dead ones and tombstones too, ordered by key and then from the newest to the
 //! oldest. Keys here are composite: the namespace as four big-endian bytes, then the key.
 
-use super::record::{Header, Kind};
+use super::record::{Extent, Header, Kind};
 use super::varint;
 use super::{
     Field, Seed, align8, assert_dense, crc32_from, field, read_u32, read_u64, write_u32, write_u64,
@@ -58,6 +58,8 @@ pub(crate) struct Entry {
     pub(crate) expires_ms: u64,
     pub(crate) metadata_len: u16,
     pub(crate) value_len: u32,
+    /// Where the value lies, if it is not in the record.
+    pub(crate) extent: Option<Extent>,
 }
 
 impl Entry {
@@ -69,6 +71,7 @@ impl Entry {
             expires_ms: header.expires_ms,
             metadata_len: header.metadata_len,
             value_len: header.value_len,
+            extent: header.extent,
         }
     }
 
@@ -84,6 +87,7 @@ impl Entry {
             metadata_len: self.metadata_len,
             value_len: self.value_len,
             value_crc: 0,
+            extent: self.extent,
         };
         header.record_len() as u64
     }
@@ -91,6 +95,7 @@ impl Entry {
 
 const TAG_EXPIRES: u8 = 1 << 3;
 const TAG_METADATA: u8 = 1 << 4;
+const TAG_REFERENCE: u8 = 1 << 5;
 
 /// What a footer's last 96 bytes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -304,7 +309,8 @@ fn push_entry(out: &mut Vec<u8>, shared: usize, suffix: &[u8], entry: &Entry) {
     out.extend_from_slice(suffix);
     let tag = entry.kind as u8
         | if entry.expires_ms == 0 { 0 } else { TAG_EXPIRES }
-        | if entry.metadata_len == 0 { 0 } else { TAG_METADATA };
+        | if entry.metadata_len == 0 { 0 } else { TAG_METADATA }
+        | if entry.extent.is_none() { 0 } else { TAG_REFERENCE };
     out.push(tag);
     varint::put(out, entry.seqno);
     varint::put(out, entry.offset / 8);
@@ -314,6 +320,10 @@ fn push_entry(out: &mut Vec<u8>, shared: usize, suffix: &[u8], entry: &Entry) {
     }
     if entry.metadata_len != 0 {
         varint::put(out, u64::from(entry.metadata_len));
+    }
+    if let Some(extent) = entry.extent {
+        varint::put(out, u64::from(extent.segment().get()));
+        varint::put(out, u64::from(extent.page()));
     }
 }
 
@@ -357,7 +367,14 @@ fn take_entry(input: &mut &[u8], key: &mut Vec<u8>) -> Option<Entry> {
     let expires_ms = if tag & TAG_EXPIRES == 0 { 0 } else { varint::take(input)? };
     let metadata_len =
         if tag & TAG_METADATA == 0 { 0 } else { u16::try_from(varint::take(input)?).ok()? };
-    (key.len() >= 4).then_some(Entry { kind, seqno, offset, expires_ms, metadata_len, value_len })
+    let extent = if tag & TAG_REFERENCE == 0 { None } else { Some(take_extent(input)?) };
+    let entry = Entry { kind, seqno, offset, expires_ms, metadata_len, value_len, extent };
+    (key.len() >= 4).then_some(entry)
+}
+
+fn take_extent(input: &mut &[u8]) -> Option<Extent> {
+    let segment = u32::try_from(varint::take(input)?).ok()?;
+    Extent::from_fields(segment, u32::try_from(varint::take(input)?).ok()?)
 }
 
 /// The first key of each block and where the block starts.
@@ -454,7 +471,11 @@ mod tests {
             if seqno.is_multiple_of(3) { (seqno * 1000, 7) } else { (0, 0) };
         let (kind, value_len) =
             if seqno.is_multiple_of(5) { (Kind::Delete, 0) } else { (Kind::Put, 9) };
-        Entry { kind, seqno, offset: START + 8 * seqno, expires_ms, metadata_len, value_len }
+        let is_reference = kind == Kind::Put && seqno.is_multiple_of(4);
+        let place = || Extent::new(SegmentId(seqno as u32), 4096 * (1 + seqno % 900));
+        let extent = if is_reference { place() } else { None };
+        let offset = START + 8 * seqno;
+        Entry { kind, seqno, offset, expires_ms, metadata_len, value_len, extent }
     }
 
     fn key(number: u64) -> Vec<u8> {
@@ -525,7 +546,7 @@ mod tests {
     #[test]
     fn an_entry_knows_the_length_of_its_record() {
         use super::super::record::{Draft, value_checksum};
-        let draft = Draft {
+        let inline = Draft {
             kind: Kind::Put,
             namespace: 1,
             written_ms: 1,
@@ -534,15 +555,21 @@ mod tests {
             metadata: b"{}",
             value: b"0123456789",
             value_crc: value_checksum(b"0123456789"),
+            extent: None,
         };
-        let entry = Entry {
-            kind: Kind::Put,
-            seqno: 1,
-            offset: 4096,
-            expires_ms: 5,
-            metadata_len: 2,
-            value_len: 10,
-        };
-        assert_eq!(entry.record_len(4 + 3), draft.record_len() as u64);
+        let extent = Extent::new(SegmentId(3), 8192);
+        let reference = Draft { value: b"", extent: extent.map(|at| (at, 70_000)), ..inline };
+        for (draft, value_len) in [(inline, 10), (reference, 70_000)] {
+            let entry = Entry {
+                kind: Kind::Put,
+                seqno: 1,
+                offset: 4096,
+                expires_ms: 5,
+                metadata_len: 2,
+                value_len,
+                extent: draft.extent.map(|(extent, _)| extent),
+            };
+            assert_eq!(entry.record_len(4 + 3), draft.record_len() as u64);
+        }
     }
 }

@@ -48,12 +48,13 @@ pub(crate) struct Sealed {
     pub(crate) segment: SegmentId,
     pub(crate) kind: SegmentKind,
     pub(crate) file_len: u64,
-    /// Where the records end and the footer starts.
+    /// Where the records end and the footer starts; in a blob, where the extents end.
     pub(crate) records_end: u64,
+    /// 0 in blobs, which have none.
     pub(crate) footer_crc: u32,
-    /// The last seqno that the log had reached; 0 in runs.
+    /// The last seqno that the log had reached; 0 in others.
     pub(crate) last_seqno: u64,
-    /// The latest clock of its commits; 0 in runs.
+    /// The latest clock of its commits; 0 in others.
     pub(crate) clock_ms: u64,
 }
 
@@ -70,9 +71,9 @@ pub(crate) struct Closed {
 /// One step in the life of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// A log file exists and may hold records from now on.
-    Opened(SegmentId),
-    /// A log was given its footer.
+    /// A log or blob file exists and may hold something from now on.
+    Opened(SegmentId, SegmentKind),
+    /// A log was given its footer, or a blob its length.
     Sealed(Sealed),
     /// A compaction put `outputs` in the place of `inputs`, all at once.
     Replaced { inputs: Vec<SegmentId>, outputs: Vec<Sealed> },
@@ -89,6 +90,8 @@ pub(crate) enum Entry {
 pub(crate) struct Witness {
     /// Logs without a footer, in the order of their ids.
     pub(crate) open_logs: BTreeSet<SegmentId>,
+    /// Blobs that may still grow.
+    pub(crate) open_blobs: BTreeSet<SegmentId>,
     pub(crate) sealed: BTreeMap<SegmentId, Sealed>,
     /// Segments that compaction replaced: files of these ids are leftovers.
     pub(crate) retired: BTreeSet<SegmentId>,
@@ -107,15 +110,19 @@ impl Witness {
     /// Takes one more entry in.
     pub(crate) fn apply(&mut self, entry: &Entry) {
         match entry {
-            Entry::Opened(segment) => {
+            Entry::Opened(segment, kind) => {
                 self.count(*segment);
-                self.open_logs.insert(*segment);
+                match kind {
+                    SegmentKind::Blob => self.open_blobs.insert(*segment),
+                    _ => self.open_logs.insert(*segment),
+                };
             }
             Entry::Sealed(sealed) => self.seal(sealed),
             Entry::Replaced { inputs, outputs } => {
                 outputs.iter().for_each(|sealed| self.seal(sealed));
                 for input in inputs {
                     self.open_logs.remove(input);
+                    self.open_blobs.remove(input);
                     self.sealed.remove(input);
                     self.retired.insert(*input);
                 }
@@ -139,6 +146,7 @@ impl Witness {
         self.last_seqno = self.last_seqno.max(sealed.last_seqno);
         self.clock_ms = self.clock_ms.max(sealed.clock_ms);
         self.open_logs.remove(&sealed.segment);
+        self.open_blobs.remove(&sealed.segment);
         self.sealed.insert(sealed.segment, *sealed);
     }
 
@@ -159,7 +167,8 @@ impl Witness {
         };
         std::iter::once(counters)
             .chain(self.sealed.values().map(|sealed| Entry::Sealed(*sealed)))
-            .chain(self.open_logs.iter().map(|segment| Entry::Opened(*segment)))
+            .chain(self.open_logs.iter().map(|id| Entry::Opened(*id, SegmentKind::Log)))
+            .chain(self.open_blobs.iter().map(|id| Entry::Opened(*id, SegmentKind::Blob)))
             .chain(retired)
             .chain(self.closed.map(Entry::Closed))
             .collect()
@@ -278,7 +287,10 @@ const SEALED_LEN: usize = 48;
 
 fn decode_body(kind: u8, body: &[u8]) -> Option<Entry> {
     match (kind, body.len()) {
-        (OPENED, 8) => Some(Entry::Opened(SegmentId(read_u32(body, 0)))),
+        (OPENED, 8) => {
+            let kind = SegmentKind::from_byte(body[4]).filter(|kind| *kind != SegmentKind::Run)?;
+            Some(Entry::Opened(SegmentId(read_u32(body, 0)), kind))
+        }
         (SEALED, SEALED_LEN) => decode_sealed(body).map(Entry::Sealed),
         (REPLACED, 8..) => decode_replaced(body),
         (WRITING, 8) => Some(Entry::Writing { epoch: read_u32(body, 0) }),
@@ -338,7 +350,9 @@ impl Entry {
 
     fn body(&self) -> (u8, Vec<u8>) {
         match self {
-            Entry::Opened(segment) => (OPENED, words(&[segment.0, 0])),
+            Entry::Opened(segment, kind) => {
+                (OPENED, words(&[segment.0, u32::from(kind.to_byte())]))
+            }
             Entry::Sealed(sealed) => (SEALED, sealed_body(sealed).to_vec()),
             Entry::Replaced { inputs, outputs } => {
                 let mut body = words(&[inputs.len() as u32, outputs.len() as u32]);
@@ -397,8 +411,11 @@ mod tests {
         let log = |id| sealed(id, SegmentKind::Log);
         vec![
             Entry::Writing { epoch: 3 },
-            Entry::Opened(SegmentId(1)),
-            Entry::Opened(SegmentId(2)),
+            Entry::Opened(SegmentId(1), SegmentKind::Log),
+            Entry::Opened(SegmentId(2), SegmentKind::Log),
+            Entry::Opened(SegmentId(4), SegmentKind::Blob),
+            Entry::Opened(SegmentId(5), SegmentKind::Blob),
+            Entry::Sealed(sealed(4, SegmentKind::Blob)),
             Entry::Sealed(log(1)),
             Entry::Replaced {
                 inputs: vec![SegmentId(1)],
@@ -423,9 +440,10 @@ mod tests {
         let decoded = decode(&file(&life())).unwrap();
         let witness = decoded.witness;
         assert_eq!(witness.open_logs.iter().map(|id| id.0).collect::<Vec<_>>(), [2]);
-        assert_eq!(witness.sealed.keys().map(|id| id.0).collect::<Vec<_>>(), [3]);
+        assert_eq!(witness.open_blobs.iter().map(|id| id.0).collect::<Vec<_>>(), [5]);
+        assert_eq!(witness.sealed.keys().map(|id| id.0).collect::<Vec<_>>(), [3, 4]);
         assert_eq!(witness.retired.iter().map(|id| id.0).collect::<Vec<_>>(), [1]);
-        assert_eq!((witness.next_segment, witness.epoch, decoded.torn), (4, 3, 0));
+        assert_eq!((witness.next_segment, witness.epoch, decoded.torn), (6, 3, 0));
         assert_eq!(witness.closed.map(|closed| closed.end), Some(4444));
     }
 
@@ -446,7 +464,7 @@ mod tests {
     #[test]
     fn an_unfinished_last_entry_is_a_torn_tail_and_damage_before_sound_ones_is_not() {
         let whole = file(&life());
-        let last = file(&life()[..5]).len();
+        let last = file(&life()[..8]).len();
         for len in last + 1..whole.len() {
             let decoded = decode(&whole[..len]).unwrap();
             assert_eq!((decoded.end, decoded.torn), (last as u64, (len - last) as u64));

@@ -7,13 +7,20 @@
 //!             EXPIRES                                   is over 64 KiB
 //! ```
 //!
-//! The header checksum is bound to the place of the record and covers everything up to the value;
-//! the value checksum is bound to the content alone, so compaction copies it as it is.
+//! The value of a reference lies in an extent of a blob segment, its block table behind it; in the
+//! record the extent's place stands instead of both.
+//!
+//! The header checksum is bound to the place of the record and covers everything up to the value, and
+//! the extent's place; the value checksum is bound to the content alone, so compaction copies it as it is.
+
+use std::num::NonZeroU32;
+use std::ops::Range;
 
 use super::{
     Field, align8, assert_dense, crc32, crc32_from, field, read_u16, read_u32, read_u48, read_u64,
     write_u16, write_u32, write_u48, write_u64,
 };
+use crate::address::SegmentId;
 use crate::error::Damage;
 
 pub(crate) const HEADER_LEN: usize = 36;
@@ -22,9 +29,15 @@ pub(crate) const COMMIT_LEN: usize = 48;
 pub(crate) const BLOCK_LEN: usize = 64 * 1024;
 /// The record has an expiry, eight bytes after the header.
 const EXPIRES: u8 = 1;
+/// The value lies in an extent, whose place follows in its stead.
+const REFERENCE: u8 = 2;
 /// A table of block checksums follows the value.
 const BLOCK_TABLE: u8 = 4;
-const KNOWN_FLAGS: u8 = EXPIRES | BLOCK_TABLE;
+const KNOWN_FLAGS: u8 = EXPIRES | REFERENCE | BLOCK_TABLE;
+/// The bytes of an extent's place.
+pub(crate) const REFERENCE_LEN: usize = 8;
+/// Extents start at multiples of this many bytes, and are padded to one.
+pub(crate) const EXTENT_ALIGN: u64 = 4096;
 /// The first expiry that the format refuses: 2^48 ms after 1970.
 pub(crate) const EXPIRES_END: u64 = 1 << 48;
 
@@ -60,6 +73,11 @@ pub(crate) const COMMIT_FIELDS: [Field; 12] = [
 ];
 const _: () = assert_dense(&COMMIT_FIELDS, COMMIT_LEN);
 
+/// The place of an extent, row for row as in §4.5.
+pub(crate) const REFERENCE_FIELDS: [Field; 2] =
+    [field("blob_id", 0, 4), field("extent_page", 4, 4)];
+const _: () = assert_dense(&REFERENCE_FIELDS, REFERENCE_LEN);
+
 /// What a record says happened. Zero is no kind; 6 is reserved for padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -68,6 +86,63 @@ pub(crate) enum Kind {
     Delete = 2,
     DeletePrefix = 3,
     DeleteNamespace = 4,
+}
+
+/// Where an extent starts, see §4.5: eight bytes, since each entry of a footer has room for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Extent {
+    /// The blob segment's id.
+    segment: NonZeroU32,
+    /// In units of [`EXTENT_ALIGN`].
+    page: NonZeroU32,
+}
+
+impl Extent {
+    /// The extent at byte `offset` of a blob; `None` if none can start there.
+    pub(crate) fn new(segment: SegmentId, offset: u64) -> Option<Extent> {
+        let page = u32::try_from(offset / EXTENT_ALIGN).ok().and_then(NonZeroU32::new)?;
+        let segment = NonZeroU32::new(segment.0)?;
+        offset.is_multiple_of(EXTENT_ALIGN).then_some(Extent { segment, page })
+    }
+
+    /// From the fields as they are stored; zeros are no extent.
+    pub(crate) fn from_fields(segment: u32, page: u32) -> Option<Extent> {
+        let (segment, page) = (NonZeroU32::new(segment)?, NonZeroU32::new(page)?);
+        Some(Extent { segment, page })
+    }
+
+    pub(crate) fn segment(self) -> SegmentId {
+        SegmentId(self.segment.get())
+    }
+
+    pub(crate) fn page(self) -> u32 {
+        self.page.get()
+    }
+
+    pub(crate) fn offset(self) -> u64 {
+        u64::from(self.page.get()) * EXTENT_ALIGN
+    }
+
+    fn write_to(self, out: &mut [u8]) {
+        write_u32(out, 0, self.segment.get());
+        write_u32(out, 4, self.page.get());
+    }
+}
+
+/// How many bytes the extent of a value takes, its block table and padding included.
+pub(crate) fn extent_len(value_len: u64) -> u64 {
+    let value_len = value_len as usize;
+    (table_of(0..value_len).end as u64).next_multiple_of(EXTENT_ALIGN)
+}
+
+/// Where the block table of the value at `value` lies, counted from the same place, a multiple of 4;
+/// empty if the value is too short for one.
+pub(crate) fn table_of(value: Range<usize>) -> Range<usize> {
+    if value.len() <= BLOCK_LEN {
+        return value.end..value.end;
+    }
+    let start = value.end.next_multiple_of(4);
+    start..start + 4 * value.len().div_ceil(BLOCK_LEN)
 }
 
 /// The kind byte of a commit record.
@@ -98,6 +173,8 @@ pub(crate) struct Header {
     pub(crate) metadata_len: u16,
     pub(crate) value_len: u32,
     pub(crate) value_crc: u32,
+    /// Where the value lies, if it does not follow.
+    pub(crate) extent: Option<Extent>,
 }
 
 impl Header {
@@ -105,26 +182,27 @@ impl Header {
         HEADER_LEN + if self.expires_ms == 0 { 0 } else { 8 }
     }
 
-    /// Where the value starts, counted from the record.
+    /// Where the value starts, or the place of its extent, counted from the record.
     pub(crate) fn value_start(&self) -> usize {
         self.key_start() + usize::from(self.key_len) + usize::from(self.metadata_len)
-    }
-
-    fn table_start(&self) -> usize {
-        (self.value_start() + self.value_len as usize).next_multiple_of(4)
     }
 
     pub(crate) fn has_block_table(&self) -> bool {
         self.value_len as usize > BLOCK_LEN
     }
 
+    /// Where the value lies in the record; empty if it lies in an extent.
+    fn value(&self) -> Range<usize> {
+        let len = if self.extent.is_none() { self.value_len as usize } else { 0 };
+        self.value_start()..self.value_start() + len
+    }
+
     /// The whole record's length, padding included.
     pub(crate) fn record_len(&self) -> usize {
-        if self.has_block_table() {
-            align8(self.table_start() + 4 * (self.value_len as usize).div_ceil(BLOCK_LEN))
-        } else {
-            align8(self.value_start() + self.value_len as usize)
-        }
+        align8(match self.extent {
+            None => table_of(self.value()).end,
+            Some(_) => self.value_start() + REFERENCE_LEN,
+        })
     }
 }
 
@@ -135,9 +213,18 @@ pub(crate) struct Record<'a> {
     pub(crate) header: Header,
     pub(crate) key: &'a [u8],
     pub(crate) metadata: &'a [u8],
+    /// `None` if it lies in an extent.
+    pub(crate) content: Option<Content<'a>>,
+}
+
+/// A value with its checksums, wherever it lies. Nothing has been verified.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Content<'a> {
     pub(crate) value: &'a [u8],
     /// The block checksums; empty for values of up to [`BLOCK_LEN`] bytes.
     pub(crate) table: &'a [u8],
+    /// From the record's header.
+    pub(crate) crc: u32,
 }
 
 /// The end of a commit group.
@@ -181,6 +268,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) value: &'a [u8],
     /// From [`value_checksum`], so that it can be computed outside of any lock.
     pub(crate) value_crc: u32,
+    /// Where a value of this length lies, if it is not in `value`.
+    pub(crate) extent: Option<(Extent, u32)>,
 }
 
 impl Draft<'_> {
@@ -193,8 +282,9 @@ impl Draft<'_> {
             expires_ms: self.expires_ms,
             key_len: self.key.len() as u16,
             metadata_len: self.metadata.len() as u16,
-            value_len: self.value.len() as u32,
+            value_len: self.extent.map_or(self.value.len() as u32, |(_, len)| len),
             value_crc: self.value_crc,
+            extent: self.extent.map(|(extent, _)| extent),
         }
     }
 
@@ -210,9 +300,16 @@ impl Draft<'_> {
         write_header(&mut out[start..], &header);
         out.extend_from_slice(self.key);
         out.extend_from_slice(self.metadata);
+        if let Some((extent, _)) = self.extent {
+            let at = out.len();
+            out.resize(start + header.record_len(), 0);
+            extent.write_to(&mut out[at..]);
+            return;
+        }
         out.extend_from_slice(self.value);
-        if header.has_block_table() {
-            out.resize(start + header.table_start(), 0);
+        let table = table_of(header.value());
+        if !table.is_empty() {
+            out.resize(start + table.start, 0);
             out.extend(block_checksums(self.value).flat_map(u32::to_le_bytes));
         }
         out.resize(start + header.record_len(), 0);
@@ -222,6 +319,7 @@ impl Draft<'_> {
 fn write_header(out: &mut [u8], header: &Header) {
     out[4] = header.kind as u8;
     out[5] = if header.expires_ms == 0 { 0 } else { EXPIRES }
+        | if header.extent.is_none() { 0 } else { REFERENCE }
         | if header.has_block_table() { BLOCK_TABLE } else { 0 };
     write_u16(out, 6, header.key_len);
     write_u64(out, 8, header.seqno);
@@ -242,10 +340,16 @@ pub(crate) fn place(record: &mut [u8], seqno: u64, initial: u32) -> u32 {
     let covered = HEADER_LEN
         + usize::from(record[5] & EXPIRES) * 8
         + usize::from(read_u16(record, 6))
-        + usize::from(read_u16(record, 22));
+        + usize::from(read_u16(record, 22))
+        + usize::from(record[5] & REFERENCE != 0) * REFERENCE_LEN;
     let crc = crc32_from(initial, &record[4..covered]);
     write_u32(record, 0, crc);
     crc
+}
+
+/// Puts another extent's place into the reference at the front of `record`; [`place`] it then.
+pub(crate) fn refer_to(record: &mut [u8], header: &Header, extent: Extent) {
+    extent.write_to(&mut record[header.value_start()..]);
 }
 
 fn block_checksums(value: &[u8]) -> impl Iterator<Item = u32> + '_ {
@@ -262,6 +366,52 @@ pub(crate) fn value_checksum(value: &[u8]) -> u32 {
         hasher.update(&crc.to_le_bytes());
     }
     hasher.finalize()
+}
+
+/// The checksums of a value that comes in pieces.
+#[derive(Default)]
+pub(crate) struct ContentSum {
+    /// Those of whole blocks.
+    table: Vec<u8>,
+    block: crc32fast::Hasher,
+    in_block: usize,
+}
+
+impl ContentSum {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (piece, rest) = bytes.split_at(bytes.len().min(BLOCK_LEN - self.in_block));
+            self.block.update(piece);
+            self.in_block += piece.len();
+            bytes = rest;
+            if self.in_block == BLOCK_LEN {
+                self.end_block();
+            }
+        }
+    }
+
+    fn end_block(&mut self) {
+        let crc = std::mem::take(&mut self.block).finalize();
+        self.table.extend_from_slice(&crc.to_le_bytes());
+        self.in_block = 0;
+    }
+
+    /// The block table, empty for a short value, and the checksum for the record's header.
+    pub(crate) fn finish(mut self) -> (Vec<u8>, u32) {
+        if self.table.is_empty() {
+            return (Vec::new(), self.block.finalize());
+        }
+        if self.in_block > 0 {
+            self.end_block();
+        }
+        match <[u8; 4]>::try_from(self.table.as_slice()) {
+            Ok(only) => (Vec::new(), u32::from_le_bytes(only)),
+            Err(_) => {
+                let crc = crc32(&self.table);
+                (self.table, crc)
+            }
+        }
+    }
 }
 
 /// Whether the bytes at `input` claim to be a record of this very key. Nothing is verified: a
@@ -302,13 +452,22 @@ pub(crate) fn decode_record(input: &[u8], initial: u32) -> Result<Record<'_>, Da
     let key_start = HEADER_LEN + usize::from(input[5] & EXPIRES) * 8;
     let key_end = key_start + usize::from(key_len);
     let covered = key_end + usize::from(metadata_len);
-    let Some(head) = input.get(..covered) else {
-        return Err(cut_short("record header with key and metadata", covered, input.len()));
+    let is_reference = input[5] & REFERENCE != 0;
+    let head_len = covered + if is_reference { REFERENCE_LEN } else { 0 };
+    let Some(head) = input.get(..head_len) else {
+        return Err(cut_short("record header with key and metadata", head_len, input.len()));
     };
     checksum("record header", read_u32(input, 0), crc32_from(initial, &head[4..]))?;
     let Some(kind) = Kind::from_byte(input[4]) else {
         return Err(Damage::Field { field: "kind", found: u64::from(input[4]) });
     };
+    let extent = is_reference
+        .then(|| {
+            let (segment, page) = (read_u32(input, covered), read_u32(input, covered + 4));
+            Extent::from_fields(segment, page)
+                .ok_or(Damage::Field { field: "extent", found: u64::from(segment) })
+        })
+        .transpose()?;
     let expires_ms = if key_start == HEADER_LEN { 0 } else { read_u64(input, HEADER_LEN) };
     let header = Header {
         kind,
@@ -320,26 +479,21 @@ pub(crate) fn decode_record(input: &[u8], initial: u32) -> Result<Record<'_>, Da
         metadata_len,
         value_len: read_u32(input, 28),
         value_crc: read_u32(input, 32),
+        extent,
     };
     check_fields(input[5], &header)?;
     let len = header.record_len();
     if input.len() < len {
         return Err(cut_short("record", len, input.len()));
     }
-    let (start, end) = (header.value_start(), header.value_start() + header.value_len as usize);
-    let table = if header.has_block_table() {
-        let start = header.table_start();
-        &input[start..start + 4 * (header.value_len as usize).div_ceil(BLOCK_LEN)]
-    } else {
-        &[]
-    };
-    Ok(Record {
-        header,
-        key: &input[key_start..key_end],
-        metadata: &input[key_end..covered],
-        value: &input[start..end],
-        table,
-    })
+    let value = header.value();
+    let content = extent.is_none().then(|| Content {
+        table: &input[table_of(value.clone())],
+        value: &input[value],
+        crc: header.value_crc,
+    });
+    let (key, metadata) = (&input[key_start..key_end], &input[key_end..covered]);
+    Ok(Record { header, key, metadata, content })
 }
 
 /// Rules between fields that a sound checksum does not prove: a record that breaks one was written
@@ -356,7 +510,10 @@ fn check_fields(flags: u8, header: &Header) -> Result<(), Damage> {
         return refuse("seqno", 0);
     }
     let only_puts = header.kind != Kind::Put
-        && (header.value_len != 0 || header.metadata_len != 0 || header.expires_ms != 0);
+        && (header.value_len != 0
+            || header.metadata_len != 0
+            || header.expires_ms != 0
+            || header.extent.is_some());
     if only_puts {
         return refuse("value_len", u64::from(header.value_len));
     }
@@ -410,9 +567,16 @@ pub(crate) fn chain(so_far: u32, header_crc: u32) -> u32 {
     crc32_from(so_far, &header_crc.to_le_bytes())
 }
 
-impl<'a> Record<'a> {
-    /// Verifies the whole value against the header, block by block if it has a table.
+impl Record<'_> {
+    /// Verifies the value if it is in the record, block by block if it has a table.
     pub(crate) fn verify_value(&self) -> Result<(), Damage> {
+        self.content.map_or(Ok(()), |content| content.verify())
+    }
+}
+
+impl Content<'_> {
+    /// Verifies all of it.
+    pub(crate) fn verify(&self) -> Result<(), Damage> {
         self.verify_table()?;
         if self.table.is_empty() {
             return Ok(());
@@ -424,11 +588,14 @@ impl<'a> Record<'a> {
     pub(crate) fn verify_table(&self) -> Result<(), Damage> {
         let (of, covered) =
             if self.table.is_empty() { ("value", self.value) } else { ("block table", self.table) };
-        checksum(of, self.header.value_crc, crc32(covered))
+        checksum(of, self.crc, crc32(covered))
     }
 
-    /// Verifies one block of a value that has a table.
+    /// Verifies one block of a value that has a table; nothing of one that has none.
     pub(crate) fn verify_block(&self, block: usize) -> Result<(), Damage> {
+        if self.table.is_empty() {
+            return Ok(());
+        }
         let start = block * BLOCK_LEN;
         let bytes = &self.value[start..self.value.len().min(start + BLOCK_LEN)];
         checksum("value block", read_u32(self.table, 4 * block), crc32(bytes))
@@ -456,6 +623,7 @@ mod tests {
             metadata,
             value,
             value_crc: value_checksum(value),
+            extent: None,
         }
     }
 
@@ -467,10 +635,8 @@ mod tests {
                 let bytes = encode(&put(b"key", metadata, value, expires), 9, 77);
                 assert_eq!(bytes.len() % 8, 0);
                 let record = decode_record(&bytes, 77).unwrap();
-                assert_eq!(
-                    (record.key, record.metadata, record.value),
-                    (&b"key"[..], metadata, value)
-                );
+                let found = record.content.unwrap().value;
+                assert_eq!((record.key, record.metadata, found), (&b"key"[..], metadata, value));
                 assert_eq!((record.header.seqno, record.header.expires_ms), (9, expires));
                 assert_eq!(record.header.record_len(), bytes.len());
                 record.verify_value().unwrap();
@@ -499,9 +665,51 @@ mod tests {
                 bad[byte] ^= 0x10;
                 let sound =
                     decode_record(&bad, 1).is_ok_and(|record| record.verify_value().is_ok());
-                let table = header.has_block_table()
-                    && (header.table_start()..header.table_start() + 8).contains(&byte);
+                let table = table_of(header.value()).contains(&byte);
                 assert_eq!(sound, byte >= value_end && !table, "byte {byte}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reference_comes_back_and_no_flipped_bit_of_it_passes() {
+        let extent = Extent::new(SegmentId(7), 5 * EXTENT_ALIGN).unwrap();
+        for (metadata, expires) in [(&b""[..], 0), (b"{}", 1_800_000_000_000)] {
+            let draft =
+                Draft { extent: Some((extent, 300_000)), ..put(b"key", metadata, b"", expires) };
+            let bytes = encode(&draft, 9, 77);
+            assert_eq!((bytes.len(), bytes.len() % 8), (draft.record_len(), 0));
+            let record = decode_record(&bytes, 77).unwrap();
+            assert_eq!((record.key, record.metadata), (&b"key"[..], metadata));
+            assert_eq!((record.header.extent, record.header.value_len), (Some(extent), 300_000));
+            assert!(record.content.is_none());
+            let used = record.header.value_start() + REFERENCE_LEN;
+            for bit in 0..8 * used {
+                let mut bad = bytes.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(decode_record(&bad, 77).is_err(), "bit {bit}");
+            }
+            let mut moved = bytes.clone();
+            let other = Extent::new(SegmentId(9), EXTENT_ALIGN).unwrap();
+            refer_to(&mut moved, &record.header, other);
+            place(&mut moved, 9, 78);
+            assert_eq!(decode_record(&moved, 78).unwrap().header.extent, Some(other));
+        }
+        assert_eq!(Extent::new(SegmentId(7), 4097), None);
+        assert_eq!(Extent::new(SegmentId(7), 0), None);
+    }
+
+    #[test]
+    fn checksums_of_pieces_are_those_of_the_whole() {
+        let value: Vec<u8> = (0..3 * BLOCK_LEN + 5).map(|at| (at % 253) as u8).collect();
+        for len in [0, 1, BLOCK_LEN - 1, BLOCK_LEN, BLOCK_LEN + 1, 2 * BLOCK_LEN, value.len()] {
+            for piece in [1000, BLOCK_LEN, 100_000] {
+                let mut sum = ContentSum::default();
+                value[..len].chunks(piece).for_each(|piece| sum.update(piece));
+                let (table, crc) = sum.finish();
+                assert_eq!(crc, value_checksum(&value[..len]), "{len} bytes");
+                assert_eq!(table.len(), table_of(0..len).len());
+                Content { value: &value[..len], table: &table, crc }.verify().unwrap();
             }
         }
     }

@@ -33,14 +33,20 @@ const _: () = assert_dense(&FIELDS, LEN);
 pub(crate) enum SegmentKind {
     /// Records in commit order.
     Log,
+    /// Large values, as extents; no records.
+    Blob,
     /// Survivors of a compaction, sorted by key.
     Run,
 }
 
 impl SegmentKind {
+    pub(crate) const ALL: [SegmentKind; 3] =
+        [SegmentKind::Log, SegmentKind::Blob, SegmentKind::Run];
+
     pub(crate) fn to_byte(self) -> u8 {
         match self {
             SegmentKind::Log => 1,
+            SegmentKind::Blob => 2,
             SegmentKind::Run => 3,
         }
     }
@@ -48,6 +54,7 @@ impl SegmentKind {
     pub(crate) fn from_byte(byte: u8) -> Option<SegmentKind> {
         match byte {
             1 => Some(SegmentKind::Log),
+            2 => Some(SegmentKind::Blob),
             3 => Some(SegmentKind::Run),
             _ => None,
         }
@@ -56,6 +63,7 @@ impl SegmentKind {
     pub(crate) fn extension(self) -> &'static str {
         match self {
             SegmentKind::Log => "log",
+            SegmentKind::Blob => "blob",
             SegmentKind::Run => "run",
         }
     }

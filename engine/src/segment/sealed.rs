@@ -121,12 +121,13 @@ impl Footer {
         Ok(entries)
     }
 
-    /// Whether a put of this very key, older than `seqno`, lies here.
+    /// Whether a put of this very key, not younger than `seqno`, lies here. With the same seqno it is the
+    /// original of a record that was copied to refer to another extent.
     pub(crate) fn has_older_put(&self, key: &[u8], seqno: u64) -> Result<bool, Corruption> {
         self.has_older_put_where(key, seqno, |found| found == key)
     }
 
-    /// Whether a put of any key that starts with `prefix`, older than `seqno`, lies here.
+    /// Whether a put of any key that starts with `prefix`, not younger than `seqno`, lies here.
     pub(crate) fn has_older_put_under(
         &self,
         prefix: &[u8],
@@ -141,7 +142,7 @@ impl Footer {
         seqno: u64,
         covers: impl Fn(&[u8]) -> bool,
     ) -> Result<bool, Corruption> {
-        if self.trailer.min_seqno >= seqno || self.trailer.record_count == 0 {
+        if self.trailer.min_seqno > seqno || self.trailer.record_count == 0 {
             return Ok(false);
         }
         let mut entries = self.entries_from(start)?;
@@ -149,7 +150,7 @@ impl Footer {
             if !covers(entries.key()) {
                 break;
             }
-            if entry.kind == Kind::Put && entry.seqno < seqno {
+            if entry.kind == Kind::Put && entry.seqno <= seqno {
                 return Ok(true);
             }
         }

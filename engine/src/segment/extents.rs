@@ -1,0 +1,101 @@
+//! Which extents of a blob are in use, and by whom.
+//!
+//! A blob has no records, so what is alive in it is kept here, in memory: an extent is alive while the
+//! index points at a record that refers to it. Values in blobs are large, so this costs little for each
+//! byte. What always holds: the lengths of the extents here add up to the blob's live bytes.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::format::record::Extent;
+
+/// The live extents of one blob; empty in other segments.
+#[derive(Default)]
+pub(crate) struct Extents {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    live: BTreeMap<Extent, Held>,
+    /// Bytes between extents that were set aside and never written, and so take no space.
+    holes: u64,
+}
+
+/// A live extent.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) len: u64,
+    pub(crate) composite: Box<[u8]>,
+    pub(crate) expires_ms: u64,
+    /// Records that the index points at. Two for the moment in which one replaces the other.
+    references: u32,
+}
+
+impl Extents {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many bytes came alive.
+    pub(crate) fn hold(&self, extent: Extent, len: u64, expires_ms: u64, composite: &[u8]) -> u64 {
+        let mut state = self.state();
+        let mut born = 0;
+        let held = state.live.entry(extent).or_insert_with(|| {
+            born = len;
+            Held { len, composite: composite.into(), expires_ms, references: 0 }
+        });
+        held.references += 1;
+        held.expires_ms = expires_ms;
+        born
+    }
+
+    /// Returns how many bytes died.
+    pub(crate) fn release(&self, extent: Extent) -> u64 {
+        let mut state = self.state();
+        let Some(held) = state.live.get_mut(&extent) else { return 0 };
+        held.references -= 1;
+        if held.references > 0 {
+            return 0;
+        }
+        state.live.remove(&extent).map_or(0, |held| held.len)
+    }
+
+    /// All live extents in the order of the file.
+    pub(crate) fn live(&self) -> Vec<(Extent, Held)> {
+        self.state().live.iter().map(|(extent, held)| (*extent, held.clone())).collect()
+    }
+
+    /// Bytes of the extents whose records have expired.
+    pub(crate) fn expired_bytes(&self, now_ms: u64) -> u64 {
+        let state = self.state();
+        let has_expired = |held: &&Held| held.expires_ms != 0 && held.expires_ms <= now_ms;
+        state.live.values().filter(has_expired).map(|held| held.len).sum()
+    }
+
+    pub(crate) fn holes(&self) -> u64 {
+        self.state().holes
+    }
+
+    pub(crate) fn add_hole(&self, bytes: u64) {
+        self.state().holes += bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::SegmentId;
+
+    #[test]
+    fn an_extent_lives_as_long_as_a_record_refers_to_it() {
+        let extents = Extents::default();
+        let [a, b] = [4096, 8192].map(|at| Extent::new(SegmentId(3), at).unwrap());
+        assert_eq!(extents.hold(a, 4096, 0, b"a"), 4096);
+        assert_eq!(extents.hold(b, 12_288, 50, b"b"), 12_288);
+        assert_eq!(extents.hold(a, 4096, 70, b"a"), 0, "a second record of the same value");
+        assert_eq!((extents.expired_bytes(49), extents.expired_bytes(50)), (0, 12_288));
+        assert_eq!((extents.release(a), extents.release(a), extents.release(a)), (0, 4096, 0));
+        assert_eq!(extents.live().len(), 1);
+    }
+}
