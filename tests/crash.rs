@@ -33,6 +33,8 @@ enum Step {
     /// So many milliseconds go by.
     Pass(u64),
     Compact,
+    /// Begin to upload so many bytes to `first`, and give that up.
+    GiveUp(usize),
     /// Close and open.
     Reopen,
 }
@@ -96,6 +98,7 @@ fn options(durability: Durability, now_ms: u64) -> Options {
     Options::new()
         .durability(durability)
         .segment_bytes(64 << 10)
+        .large_value_bytes(3500)
         .background(false)
         .clock(ManualClock::new(now_ms))
 }
@@ -116,6 +119,7 @@ fn live(path: &Path, steps: &[Step], durability: Durability) -> Story {
                 story.times.push((story.recorder.len(), story.now_ms));
             }
             Step::Compact => db.compact().expect("compact"),
+            Step::GiveUp(len) => give_up(&db, *len).expect("an upload"),
             Step::Reopen => {
                 db.close().expect("close");
                 db = open(&story).expect("open again");
@@ -126,8 +130,13 @@ fn live(path: &Path, steps: &[Step], durability: Durability) -> Story {
     story
 }
 
+fn give_up(db: &Db, len: usize) -> Result<(), Error> {
+    let mut upload = handle(db, "users").put_stream("first", Some(len as u64))?;
+    upload.write(&vec![7; len - 1])
+}
+
 /// A life that has everything in it: creation, rotation, overwriting, expiry, batches, prefix deletes,
-/// compaction, closing, a namespace that comes and goes.
+/// large values in blobs, compaction of them too, closing, a namespace that comes and goes.
 fn a_full_life(rng: &mut Rng) -> Vec<Step> {
     let mut steps = vec![
         Step::Change(Change::CreateNamespace("users".into())),
@@ -154,6 +163,8 @@ fn a_full_life(rng: &mut Rng) -> Vec<Step> {
         }
         let batch =
             (0..5).map(|nth| put("users", format!("batch:{nth}").as_bytes(), &[round as u8]));
+        steps.push(Step::GiveUp(20_000));
+        let batch = batch.chain([put("users", b"batch:large", &rng.bytes(4000))]);
         steps.push(Step::Change(Change::Batch(batch.chain([delete("users", b"first")]).collect())));
         steps.push(Step::Compact);
         match round {
@@ -284,7 +295,9 @@ fn what_was_acknowledged_survives_power_cuts_at_every_step_and_a_second_one() {
         }
     }
     println!("{} changes to the disk, {cuts} cuts, {} second cuts", events.len(), 2 * cuts);
-    assert!(events.iter().any(|event| matches!(event, Event::Remove(_))), "compaction took part");
+    let is_gone = |event: &Event, extension: &str| matches!(event, Event::Remove(path) if path.to_string_lossy().ends_with(extension));
+    assert!(events.iter().any(|event| is_gone(event, ".log")), "compaction took part");
+    assert!(events.iter().any(|event| is_gone(event, ".blob")), "blobs were compacted");
 }
 
 #[test]
@@ -511,6 +524,7 @@ fn live_with_failures(
                 Ok(())
             }
             Step::Compact => db.compact(),
+            Step::GiveUp(len) => give_up(&db, *len),
             Step::Reopen => match db.close() {
                 Ok(()) => {
                     db = match story.options(Durability::Sync).clock(clock.clone()).open(path) {

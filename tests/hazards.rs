@@ -811,7 +811,7 @@ fn a_leader_that_panics_does_not_hang_the_others() {
 #[test]
 fn a_read_only_opening_beside_a_writer_finds_a_sound_store() {
     let dir = scratch_dir();
-    let db = os().background(true).open(dir.path()).unwrap();
+    let db = large(os()).background(true).open(dir.path()).unwrap();
     let users = db.namespace("users").unwrap();
     users.put("first", b"v").unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -820,15 +820,23 @@ fn a_read_only_opening_beside_a_writer_finds_a_sound_store() {
         std::thread::spawn(move || {
             let mut number = 0u64;
             while !stop.load(Ordering::SeqCst) {
-                users.put(format!("k{:03}", number % 300), vec![b'v'; 2048]).unwrap();
+                let len = if number.is_multiple_of(10) { 9000 } else { 2048 };
+                users.put(format!("k{:03}", number % 300), vec![b'v'; len]).unwrap();
                 number += 1;
             }
         })
     };
     let mut failures = Vec::new();
     for _ in 0..200 {
-        if let Err(error) = os().read_only(true).open(dir.path()) {
-            failures.push(error.to_string());
+        match os().read_only(true).open(dir.path()) {
+            Ok(look) => {
+                let users = look.find_namespace("users").expect("it was there before");
+                for entry in users.scan("") {
+                    let value = users.get(entry.unwrap().key).unwrap().expect("it is listed");
+                    assert!(value.iter().all(|byte| *byte == b'v'));
+                }
+            }
+            Err(error) => failures.push(error.to_string()),
         }
     }
     stop.store(true, Ordering::SeqCst);
@@ -1018,4 +1026,306 @@ fn a_torn_tail_in_a_log_that_was_left_costs_no_later_log() {
 #[test]
 fn a_torn_tail_in_a_log_that_was_left_does_not_lock_the_store_up() {
     torn_at_the_end_of_a_log(sync);
+}
+
+/// Values of 4 KiB and more lie in blobs, of which each takes a few.
+fn large(options: Options) -> Options {
+    options.large_value_bytes(4 << 10)
+}
+
+fn bytes(nth: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at % 251) as u8 ^ nth as u8).collect()
+}
+
+#[test]
+fn an_upload_that_is_cut_off_keeps_the_old_value_and_its_space_is_taken_back() {
+    let dir = scratch_dir();
+    let (store, cut) = (dir.path().join("store"), dir.path().join("cut"));
+    let db = large(sync()).open(&store).unwrap();
+    let users = db.namespace("users").unwrap();
+    users.put("k", bytes(1, 9000)).unwrap();
+    for nth in 0..20 {
+        let mut upload = users.put_stream("k", [None, Some(30_000)][nth % 2]).unwrap();
+        upload.write(&bytes(9, 29_000)).unwrap();
+        if nth == 7 {
+            copy(&store, &cut); // kill -9
+        }
+    }
+    db.compact().unwrap();
+    let stats = db.stats();
+    assert!(stats.record_bytes < 200_000, "600 KB were given up: {stats:?}");
+    for path in [&store, &cut] {
+        if path == &store {
+            db.clone().close().unwrap();
+        }
+        let db = os().open(path).unwrap();
+        assert!(*db.namespace("users").unwrap().get("k").unwrap().unwrap() == bytes(1, 9000));
+        assert!(db.verify(|_| {}).unwrap().is_sound());
+    }
+}
+
+#[test]
+fn a_crash_between_a_large_value_and_its_record_keeps_the_old_value() {
+    let dir = scratch_dir();
+    let (store, cut) = (dir.path().join("store"), dir.path().join("cut"));
+    let armed = Arc::new(AtomicBool::new(false));
+    let hook = {
+        let (armed, store, cut) = (Arc::clone(&armed), store.clone(), cut.clone());
+        ask(move |op| {
+            if let Op::Write { path, .. } = op
+                && ends(path, ".log")
+                && armed.swap(false, Ordering::SeqCst)
+            {
+                copy(&store, &cut);
+            }
+            Verdict::Proceed
+        })
+    };
+    let db = large(sync()).disk_hook(hook).open(&store).unwrap();
+    let users = db.namespace("users").unwrap();
+    users.put("k", bytes(1, 9000)).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    users.put("k", bytes(2, 9000)).unwrap();
+    let db = large(sync()).open(&cut).unwrap();
+    let users = db.namespace("users").unwrap();
+    assert!(*users.get("k").unwrap().unwrap() == bytes(1, 9000));
+    users.put("k", bytes(3, 9000)).unwrap();
+    drop((users, db));
+    let db = large(sync()).open(&cut).unwrap();
+    assert!(*db.namespace("users").unwrap().get("k").unwrap().unwrap() == bytes(3, 9000));
+}
+
+#[test]
+fn a_download_survives_that_compaction_moves_and_removes_its_value() {
+    let dir = scratch_dir();
+    let db = large(os()).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    users.put("held", bytes(1, 9000)).unwrap();
+    users.put("moved", bytes(2, 40_000)).unwrap();
+    let held = users.get("held").unwrap().unwrap();
+    let mut download = users.get_stream("moved").unwrap().unwrap();
+    let blob = files(dir.path(), ".blob").remove(0);
+    users.delete("held").unwrap();
+    for nth in 0..10 {
+        users.put("other", bytes(nth, 40_000)).unwrap();
+    }
+    for _ in 0..3 {
+        db.compact().unwrap();
+    }
+    users.delete("moved").unwrap();
+    db.compact().unwrap();
+    assert!(!blob.exists(), "its values moved or died");
+    assert!(db.stats().pinned_bytes > 0);
+    drop(users);
+    db.close().unwrap();
+    assert!(*held == bytes(1, 9000));
+    assert!(*download.next_block().unwrap().unwrap() == bytes(2, 40_000));
+}
+
+#[test]
+fn a_full_disk_ends_one_upload_and_nothing_else() {
+    let dir = scratch_dir();
+    let armed = Arc::new(AtomicBool::new(false));
+    let hook = {
+        let armed = Arc::clone(&armed);
+        ask(move |op| match op {
+            Op::Write { path, bytes, .. }
+                if ends(path, ".blob") && armed.load(Ordering::SeqCst) =>
+            {
+                Verdict::CutShort(bytes.len() / 2, errno(ENOSPC))
+            }
+            _ => Verdict::Proceed,
+        })
+    };
+    let db = large(sync()).disk_hook(hook).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    users.put("k", bytes(1, 9000)).unwrap();
+    let mut other = users.put_stream("other", Some(20_000)).unwrap();
+    other.write(&bytes(2, 10_000)).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    let mut upload = users.put_stream("k", Some(20_000)).unwrap();
+    let written = (0..4).try_for_each(|_| upload.write(&bytes(3, 5000)));
+    assert_eq!(written.unwrap_err().code(), Code::DiskFull);
+    assert_eq!(users.put("k", bytes(4, 9000)).unwrap_err().code(), Code::DiskFull);
+    users.put("small", b"v").expect("small values go elsewhere");
+    armed.store(false, Ordering::SeqCst);
+    assert_eq!(upload.commit(PutOptions::new()).unwrap_err().code(), Code::DiskFull);
+    other.write(&bytes(2, 20_000)[10_000..]).unwrap();
+    other.commit(PutOptions::new()).unwrap();
+    assert!(*users.get("k").unwrap().unwrap() == bytes(1, 9000));
+    users.put("k", bytes(5, 9000)).unwrap();
+    assert!(*users.get("other").unwrap().unwrap() == bytes(2, 20_000));
+    assert!(*users.get("k").unwrap().unwrap() == bytes(5, 9000));
+    assert!(db.verify(|_| {}).unwrap().is_sound());
+}
+
+#[test]
+fn a_sync_of_a_large_value_that_fails_poisons_and_the_old_value_stays() {
+    let dir = scratch_dir();
+    let armed = Arc::new(AtomicBool::new(false));
+    let hook = {
+        let armed = Arc::clone(&armed);
+        ask(move |op| match op {
+            Op::Sync { path } if ends(path, ".blob") && armed.swap(false, Ordering::SeqCst) => {
+                Verdict::Fail(errno(EIO))
+            }
+            _ => Verdict::Proceed,
+        })
+    };
+    // Also where nobody asked for a sync: a record must not outlive its value.
+    let db = large(os()).disk_hook(hook).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    users.put("k", bytes(1, 9000)).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    assert_eq!(users.put("k", bytes(2, 9000)).unwrap_err().code(), Code::Io);
+    assert_eq!(users.put("k", bytes(3, 9000)).unwrap_err().code(), Code::Poisoned);
+    assert_eq!(users.put("small", b"v").unwrap_err().code(), Code::Poisoned);
+    assert!(*users.get("k").unwrap().unwrap() == bytes(1, 9000));
+}
+
+#[test]
+fn an_upload_into_a_namespace_that_is_deleted_meanwhile_stores_nothing() {
+    let dir = scratch_dir();
+    let db = large(os()).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    let mut upload = users.put_stream("k", None).unwrap();
+    upload.write(&bytes(1, 50_000)).unwrap();
+    db.delete_namespace(users.id()).unwrap();
+    let users = db.namespace("users").unwrap();
+    let refused = upload.commit(PutOptions::new()).unwrap_err();
+    assert_eq!(refused.code(), Code::NamespaceNotFound);
+    assert!(users.get("k").unwrap().is_none());
+    assert!(db.verify(|_| {}).unwrap().is_sound());
+}
+
+/// Readers, overwrites and new expiries of large values while compaction moves them all the time.
+#[test]
+fn large_values_that_are_read_touched_and_replaced_while_they_are_moved_are_never_lost() {
+    let dir = scratch_dir();
+    let db = large(os()).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    for key in 0..6 {
+        users.put(format!("k{key}"), bytes(key, 9000)).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    let moved = std::thread::scope(|scope| {
+        for nth in 0..2 {
+            let (users, stop) = (users.clone(), &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    for key in 0..6 {
+                        let name = format!("k{key}");
+                        let found = users.get(&name).unwrap().expect("it is always there");
+                        assert!(*found == bytes(key, 9000));
+                        if nth == 0 {
+                            let far = kvast::Expiry::In(Duration::from_secs(86_400));
+                            users.set_expiry(&name, far).unwrap().expect("it is there");
+                        }
+                    }
+                }
+            });
+        }
+        // Dead bytes, so that there is always a reason to move the others.
+        for round in 0..60 {
+            let mut upload = users.put_stream("filler", Some(20_000)).unwrap();
+            upload.write(&bytes(round, 15_000)).unwrap();
+            drop(upload);
+            users.put(format!("k{}", round % 6), bytes(round % 6, 9000)).unwrap();
+            db.compact().unwrap();
+        }
+        stop.store(true, Ordering::SeqCst);
+        db.stats().compaction_copied_bytes
+    });
+    assert!(moved > 100_000, "only {moved} bytes were moved");
+    let live = db.stats().live_bytes;
+    drop(users);
+    db.close().unwrap();
+    let db = large(os()).open(dir.path()).unwrap();
+    assert_eq!(db.stats().live_bytes, live);
+    let users = db.namespace("users").unwrap();
+    for key in 0..6 {
+        assert!(*users.get(format!("k{key}")).unwrap().unwrap() == bytes(key, 9000));
+    }
+    assert!(db.verify(|_| {}).unwrap().is_sound());
+}
+
+/// The record of a value that was moved stands in two files with one seqno.
+#[test]
+fn a_large_value_that_was_moved_and_then_deleted_or_expired_does_not_come_back() {
+    let ways = ["delete", "overwrite", "expire", "prefix", "namespace"];
+    for (way, has_older) in ways.into_iter().flat_map(|way| [(way, true), (way, false)]) {
+        let dir = scratch_dir();
+        let clock = ManualClock::new(NOW);
+        let open = || large(os()).clock(clock.clone()).open(dir.path()).unwrap();
+        let db = open();
+        let users = db.namespace("users").unwrap();
+        if has_older {
+            users.put("k", b"older").unwrap();
+        }
+        let until = PutOptions::new().expires_at_ms(NOW + 1_000_000);
+        users.put_with("k", bytes(1, 9000), until).unwrap();
+        users.put("stays", bytes(2, 9000)).unwrap();
+        // The originals' log has much that stays, so it is not compacted.
+        for nth in 0..20 {
+            users.put(format!("small{nth}"), vec![b'v'; 2000]).unwrap();
+        }
+        for nth in 0..6 {
+            users.put("filler", bytes(nth, 20_000)).unwrap();
+        }
+        db.compact().unwrap();
+        assert!(db.stats().compaction_copied_bytes > 18_000, "they were moved");
+        match way {
+            "delete" => assert!(users.delete("k").unwrap()),
+            "overwrite" => drop(users.put("k", b"newer").unwrap()),
+            "expire" => clock.advance(2_000_000),
+            "prefix" => users.delete_prefix("k").unwrap(),
+            _ => db.delete_namespace(users.id()).unwrap(),
+        }
+        db.compact().unwrap();
+        let cut = scratch_dir();
+        copy(dir.path(), cut.path()); // kill -9
+        let killed = large(os()).clock(clock.clone()).open(cut.path());
+        let killed = killed.unwrap_or_else(|error| panic!("{way}: {error}"));
+        let found = killed.namespace("users").unwrap().get("k").unwrap();
+        assert_eq!(found.is_some(), way == "overwrite", "{way}");
+        for round in 0..4 {
+            let other = db.namespace("other").unwrap();
+            for nth in 0..6 {
+                other.put("filler", bytes(nth, 20_000)).unwrap();
+                other.put("small", vec![nth as u8; 4000]).unwrap();
+            }
+            db.compact().unwrap();
+            if round == 1 {
+                // Ends the log, so that the record which hides is compacted too.
+                fill_one_log(&other, dir.path());
+                other.delete_prefix("fill").unwrap();
+            }
+        }
+        db.clone().close().unwrap();
+        drop((users, db));
+        let db = open();
+        let users = db.namespace("users").unwrap();
+        let found = users.get("k").unwrap().map(|value| value.to_vec());
+        assert_eq!(found, (way == "overwrite").then(|| b"newer".to_vec()), "{way}");
+        assert_eq!(users.get("stays").unwrap().is_some(), way != "namespace", "{way}");
+    }
+}
+
+#[test]
+fn two_uploads_to_one_key_are_both_stored_and_the_last_one_counts() {
+    let dir = scratch_dir();
+    let db = large(os()).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    let mut uploads = [1, 2].map(|nth| (nth, users.put_stream("k", None).unwrap()));
+    for piece in 0..5 {
+        for (nth, upload) in &mut uploads {
+            upload.write(&bytes(*nth, 50_000)[piece * 10_000..][..10_000]).unwrap();
+        }
+    }
+    let [(_, first), (_, second)] = uploads;
+    let second = second.commit(PutOptions::new()).unwrap();
+    assert!(*users.get("k").unwrap().unwrap() == bytes(2, 50_000));
+    let first = first.commit(PutOptions::new()).unwrap();
+    let found = users.get("k").unwrap().unwrap();
+    assert!(first > second && found.version() == first && *found == bytes(1, 50_000));
 }

@@ -91,7 +91,12 @@ impl Book {
     }
 
     fn value(&mut self) -> Held {
-        let len = if self.rng.one_in(40) { 100_000 } else { self.rng.len(600) };
+        let len = match self.rng.below(120) {
+            0..=2 => 100_000,
+            // Lies in a blob.
+            3 => 400_000,
+            _ => self.rng.len(600),
+        };
         let mut value = format!("{}:{}:", self.client, self.counter).into_bytes();
         value.extend(self.rng.bytes(len));
         // The least lifetime that the API allows; a little more, because time goes by on the way.

@@ -1,10 +1,10 @@
 //! Promise: a store holds exactly what a `BTreeMap` would hold, whatever is done to it and in
 //! whatever order: puts with and without expiry and metadata, expiries changed alone, deletes, batches,
-//! all of them on condition too, prefix deletes, lists either way, namespaces made and deleted, time that passes, compaction, closing and opening, and
+//! all of them on condition too, large values at once and in pieces, uploads that are given up, prefix deletes, lists either way, namespaces made and deleted, time that passes, compaction, closing and opening, and
 //! being killed at any change to the disk, in the middle of a write too.
 //!
 //! How it is attacked: random operations from a seed, several runs side by side, half of them with
-//! the store's own threads at work. Segments of 64 KiB make rotation and compaction happen all the
+//! the store's own threads at work. Values from 8 KiB on count as large. Segments of 64 KiB make rotation and compaction happen all the
 //! time. After each operation its answer is compared, every few thousand the whole content. After a
 //! kill the operation that was hit may have happened or not, as a whole.
 //!
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use kvast::testing::ManualClock;
 use kvast::{
-    Code, Db, Durability, Error, Expiry, ListOptions, Namespace, Options, PutOptions, Value,
+    Code, Db, Durability, Error, Expiry, ListOptions, Namespace, Options, PutOptions, Upload, Value,
 };
 
 mod support;
@@ -84,6 +84,18 @@ impl Span {
     }
 }
 
+/// A value that comes in pieces.
+struct Uploading {
+    upload: Upload,
+    namespace: String,
+    /// The namespace's id.
+    id: String,
+    /// Counts openings.
+    session: u64,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
 #[derive(Default)]
 struct Tally {
     operations: u64,
@@ -109,6 +121,8 @@ struct Run {
     held: Vec<(Value, Vec<u8>)>,
     /// A handle to a namespace that is about to be deleted.
     stale: Option<Namespace>,
+    /// Values that come in pieces, while other things happen.
+    uploads: Vec<Uploading>,
     tally: Tally,
 }
 
@@ -128,6 +142,7 @@ impl Run {
             paging: None,
             held: Vec::new(),
             stale: None,
+            uploads: Vec::new(),
             tally: Tally::default(),
         };
         run.open();
@@ -142,6 +157,7 @@ impl Run {
         let options = Options::new()
             .durability(Durability::Os)
             .segment_bytes(64 << 10)
+            .large_value_bytes(8 << 10)
             .background(self.background)
             .clock(self.clock.clone())
             .disk_hook(self.killer.clone());
@@ -153,7 +169,8 @@ impl Run {
         self.tally.operations += 1;
         match self.rng.below(10_000) {
             0..=4499 => self.put_plain(),
-            4500..=6299 => self.put_with_options(),
+            4500..=6269 => self.put_with_options(),
+            6270..=6299 => self.upload(),
             6300..=6399 => self.put_on_condition(),
             6400..=7299 => self.delete(),
             7300..=8199 => self.get(),
@@ -220,6 +237,7 @@ impl Run {
         self.tally.kills += 1;
         self.tally.kills_inside_a_write += u64::from(hit.is_some());
         (self.db, self.stale) = (None, None);
+        self.uploads.clear();
         self.killer.revive();
         self.open();
         let found = read_all(self.db()).unwrap_or_else(|error| panic!("after a kill: {error}"));
@@ -262,6 +280,74 @@ impl Run {
             _ => Some(self.now_ms + self.rng.below(40 * 86_400_000)),
         };
         Stored { value: self.value(), metadata, expires_at, version: 0 }
+    }
+
+    /// Begins an upload, or goes on with one, gives it up, or ends it.
+    fn upload(&mut self) {
+        if self.uploads.len() < 3 {
+            let Some(namespace) = self.some_namespace() else { return };
+            let (key, len) = (self.key(), 1 + self.rng.len(90_000));
+            let mut value = self.rng.bytes(64);
+            value.resize(len, self.tally.operations as u8);
+            let handle = handle(self.db(), &namespace);
+            let announced = self.rng.one_in(2).then_some(len as u64);
+            let upload = handle.put_stream(&key, announced);
+            let upload = upload.unwrap_or_else(|error| panic!("put_stream: {error}"));
+            let (id, session) = (handle.id().to_string(), self.tally.reopenings);
+            self.uploads.push(Uploading { upload, namespace, id, session, key, value });
+            return;
+        }
+        let nth = self.rng.len(self.uploads.len());
+        match self.rng.below(8) {
+            0 => drop(self.uploads.remove(nth)),
+            1..=4 => self.write_on(nth),
+            _ => self.end_upload(nth),
+        }
+    }
+
+    fn write_on(&mut self, nth: usize) {
+        let uploading = &mut self.uploads[nth];
+        let from = uploading.upload.len() as usize;
+        let len = self.rng.len(uploading.value.len() - from + 1);
+        let written = uploading.upload.write(&uploading.value[from..from + len]);
+        self.expect_end_of(nth, written);
+    }
+
+    /// An upload fails if its session has ended, and with the store.
+    fn expect_end_of(&mut self, nth: usize, written: Result<(), Error>) {
+        let Err(error) = written else { return };
+        let is_over = self.uploads[nth].session != self.tally.reopenings;
+        assert!(is_over || self.killer.is_dead(), "writing a piece: {error}");
+        assert!(!is_over || error.code() == Code::Closed, "a closed store says {error}");
+        self.uploads.remove(nth);
+    }
+
+    fn end_upload(&mut self, nth: usize) {
+        let mut uploading = self.uploads.remove(nth);
+        let from = uploading.upload.len() as usize;
+        let stored = Stored { value: uploading.value.clone(), ..self.stored() };
+        let written = uploading.upload.write(&uploading.value[from..]);
+        let committed = written.and_then(|()| uploading.upload.commit(options(&stored)));
+        let Uploading { namespace, id, session, key, .. } = uploading;
+        let now = self.db().find_namespace(&namespace).map(|now| now.id().to_string());
+        let is_over = session != self.tally.reopenings;
+        let mut change = Change::Put { namespace, key, stored };
+        match committed {
+            Ok(version) => {
+                assert!(!is_over && now == Some(id), "stored in what is no more");
+                assert!(version > self.last_version, "versions grow");
+                self.last_version = version;
+                note_version(&mut change, version);
+                self.model.apply(&change);
+            }
+            Err(Error::Closed) => assert!(is_over),
+            Err(Error::NamespaceNotFound) if is_over => {}
+            Err(Error::NamespaceNotFound) => assert_ne!(now, Some(id)),
+            Err(error) => {
+                assert!(self.killer.is_dead(), "an upload failed: {error}");
+                self.revive(Some(change).filter(|_| now == Some(id)));
+            }
+        }
     }
 
     fn put_on_condition(&mut self) {
@@ -360,7 +446,12 @@ impl Run {
                     added
                 }
             };
-            added.unwrap_or_else(|error| panic!("adding to a batch: {error}"));
+            if let Err(error) = added {
+                // A large value is written when it is added.
+                assert!(self.killer.is_dead(), "adding to a batch: {error}");
+                drop((users, batch));
+                return self.revive(None);
+            }
         }
         drop(users);
         let wrote = !changes.is_empty();

@@ -374,6 +374,12 @@ mod tests {
     }
 
     #[test]
+    fn an_upload_can_be_handed_to_another_thread() {
+        fn is_send<T: Send + 'static>() {}
+        is_send::<crate::Upload>();
+    }
+
+    #[test]
     fn an_open_upload_does_not_hold_up_close_and_ends_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let db = options().open(dir.path()).unwrap();

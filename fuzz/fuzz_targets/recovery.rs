@@ -25,6 +25,7 @@ struct Store {
 
 fn open(path: &Path) -> Result<Db, kvast::Error> {
     let options = Options::new().durability(Durability::Os).segment_bytes(64 << 10);
+    let options = options.large_value_bytes(3500);
     options.background(false).clock(ManualClock::new(NOW_MS)).open(path)
 }
 
@@ -32,7 +33,12 @@ fn value(nth: u64) -> Vec<u8> {
     format!("value {nth} ").into_bytes().repeat(1 + nth as usize % 40)
 }
 
-/// A log, a sealed log, runs and a manifest, as a process leaves them that is killed.
+/// Lies in a blob.
+fn large(nth: u64) -> Vec<u8> {
+    format!("large {nth} ").into_bytes().repeat(500)
+}
+
+/// A log, a sealed log, runs, blobs and a manifest, as a process leaves them that is killed.
 fn write(path: &Path) -> Result<(), kvast::Error> {
     let db = open(path)?;
     let users = db.namespace("users")?;
@@ -42,6 +48,9 @@ fn write(path: &Path) -> Result<(), kvast::Error> {
     for nth in 0..20 {
         let options = PutOptions::new().metadata(*b"{}").expires_at_ms(NOW_MS + 1 + nth);
         users.put_with(format!("key:{nth:02}"), value(nth), options)?;
+    }
+    for nth in 0..4 {
+        users.put(format!("large:{nth}"), large(nth))?;
     }
     users.delete("fading")?;
     db.compact()?;
@@ -63,8 +72,10 @@ fn store() -> &'static Store {
             let path = entry.expect("an entry").path();
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
             let mut bytes = fs::read(&path).expect("read a file");
-            let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            bytes.truncate(end.next_multiple_of(8));
+            if !name.ends_with(".blob") {
+                let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                bytes.truncate(end.next_multiple_of(8));
+            }
             fs::write(&path, &bytes).expect("write a file");
             if name != "LOCK" {
                 files.insert(name, bytes);
@@ -108,6 +119,11 @@ fn read_all(path: &Path) -> Result<(), kvast::Error> {
     for nth in 0..30 {
         if let Ok(Some(found)) = users.get(format!("key:{nth:02}")) {
             assert_eq!(*found, value(nth), "key {nth} has a value that was never written");
+        }
+    }
+    for nth in 0..4 {
+        if let Ok(Some(found)) = users.get(format!("large:{nth}")) {
+            assert_eq!(*found, large(nth), "large {nth} has a value that was never written");
         }
     }
     let page = users.list(&ListOptions::new().limit(7))?;
