@@ -23,12 +23,8 @@ use hyper::{HeaderMap, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::limits::Limits;
+use crate::limits::{Limits, QUEUE_BYTES_MIN};
 use crate::rules::Refusal;
-
-/// The least budget for bodies that are not small, in bytes, whatever the limits say. Who asks for more
-/// than there is gets all of it.
-const QUEUE_BYTES_MIN: u64 = 1 << 20;
 
 /// Bytes that come in pieces: a request body, or a part of one.
 pub(crate) trait Pieces: Send {

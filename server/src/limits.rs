@@ -145,6 +145,9 @@ impl Default for Limits {
     }
 }
 
+/// The least that is left of the memory for uploads for bodies that are not small, in bytes. Who asks
+/// for more than there is gets all of it.
+pub(crate) const QUEUE_BYTES_MIN: u64 = 1 << 20;
 /// The least that hyper takes for a connection's buffer.
 const CONNECTION_BUFFER_BYTES_MIN: usize = 8 << 10;
 /// A key and metadata of full length, each byte of them escaped, and the headers of a client.
@@ -197,8 +200,9 @@ impl Limits {
                 self.upload_bytes >= self.uploads_least(),
                 format!(
                     "upload-bytes must be at least {}: small-upload-bytes for each of the connections, \
-                     and one longest value",
-                    show(self.uploads_least())
+                     and {} for longer bodies",
+                    show(self.uploads_least()),
+                    show_size(QUEUE_BYTES_MIN)
                 ),
             ),
             (
@@ -222,7 +226,7 @@ impl Limits {
     /// What uploads need so that none waits for ever, and a small one never.
     fn uploads_least(&self) -> usize {
         let small = self.small_upload_bytes.saturating_mul(self.connections);
-        small.saturating_add(VALUE_BYTES_MAX as usize)
+        small.saturating_add(QUEUE_BYTES_MIN as usize)
     }
 }
 

@@ -127,10 +127,11 @@ fn many_uploads_that_stall_keep_nobody_else_waiting() {
 #[test]
 fn an_upload_for_which_there_is_no_memory_is_told_to_come_back() {
     let server = Server::with(|config| {
-        config.limits.upload_bytes = 0;
+        config.limits.connections = 16;
+        config.limits.upload_bytes = 2 << 20;
         config.limits.upload_wait = Duration::from_millis(100);
     });
-    // The least budget has room for two.
+    // Beside what each connection has there is room for two.
     let stalled = [1, 2].map(|n| stalled_upload(&server, &format!("/s{n}"), LIMIT, 300 << 10));
     thread::sleep(Duration::from_millis(100));
     let refused = server.put("/k", &value(MIB));
