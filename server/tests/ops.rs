@@ -60,7 +60,7 @@ fn metrics_count_requests_by_surface_operation_and_status() {
     let answer = server.get("/metrics");
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let text = answer.text();
-    let samples = samples(&text);
+    let samples = samples(text);
     let requests = |surface: &str, operation: &str, status: u16| {
         let labels = format!("surface=\"{surface}\",operation=\"{operation}\",status=\"{status}\"");
         samples.get(format!("kvast_http_requests_total{{{labels}}}").as_str()).copied()

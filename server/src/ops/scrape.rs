@@ -44,7 +44,7 @@ fn write_contents(text: &mut Text, stats: &Stats) {
             "Bytes of retired segments that readers still hold.",
             stats.pinned_bytes,
         ),
-        ("kvast_index_bytes", "Memory of the index.", stats.index_bytes as u64),
+        ("kvast_index_bytes", "Memory of the index.", stats.index_bytes),
     ];
     for (name, help, value) in gauges {
         text.single(Kind::Gauge, name, help, value);
