@@ -10,6 +10,7 @@
 mod support;
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -1154,6 +1155,15 @@ fn a_full_disk_ends_one_upload_and_nothing_else() {
     other.commit(PutOptions::new()).unwrap();
     assert!(*users.get("k").unwrap().unwrap() == bytes(1, 9000));
     users.put("k", bytes(5, 9000)).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    for nth in 0..50 {
+        assert_eq!(users.put("in vain", bytes(nth, 30_000)).unwrap_err().code(), Code::DiskFull);
+    }
+    armed.store(false, Ordering::SeqCst);
+    db.compact().unwrap();
+    let takes = |path: &PathBuf| std::fs::metadata(path).unwrap().blocks() * 512;
+    let takes: u64 = files(dir.path(), ".blob").iter().map(takes).sum();
+    assert!(takes < 150_000, "750 KB were written in vain, and {takes} are still there");
     assert!(*users.get("other").unwrap().unwrap() == bytes(2, 20_000));
     assert!(*users.get("k").unwrap().unwrap() == bytes(5, 9000));
     assert!(db.verify(|_| {}).unwrap().is_sound());
@@ -1328,4 +1338,41 @@ fn two_uploads_to_one_key_are_both_stored_and_the_last_one_counts() {
     let first = first.commit(PutOptions::new()).unwrap();
     let found = users.get("k").unwrap().unwrap();
     assert!(first > second && found.version() == first && *found == bytes(1, 50_000));
+}
+
+/// The manifest's last entry, that a file exists, is gone; later files must not take its place.
+#[test]
+fn a_log_or_blob_that_the_manifest_had_lost_is_taken_in_and_not_overwritten() {
+    for lost in [".log", ".blob"] {
+        let dir = scratch_dir();
+        let (store, cut) = (dir.path().join("store"), dir.path().join("cut"));
+        let db = large(sync()).open(&store).unwrap();
+        let users = db.namespace("users").unwrap();
+        users.put("first", b"v").unwrap();
+        if lost == ".blob" {
+            users.put("large", bytes(1, 9000)).unwrap();
+        }
+        copy(&store, &cut);
+        let manifest = std::fs::OpenOptions::new().write(true).open(cut.join("MANIFEST")).unwrap();
+        manifest.set_len(manifest.metadata().unwrap().len() - 24).unwrap();
+        let db = large(sync()).open(&cut).unwrap();
+        let repairs = &db.recovery().repairs;
+        let is_it = |repair: &String| repair.starts_with("took in") && repair.contains(lost);
+        assert!(repairs.iter().any(is_it), "{repairs:?}");
+        let users = db.namespace("users").unwrap();
+        let filled = fill_one_log(&users, &cut);
+        for nth in 0..10 {
+            users.put(format!("large{nth}"), bytes(nth, 20_000)).unwrap();
+        }
+        db.compact().unwrap();
+        drop((users, db));
+        let db = large(sync()).open(&cut).unwrap();
+        let users = db.namespace("users").unwrap();
+        assert!((0..=filled).all(|nth| users.get(format!("fill{nth:05}")).unwrap().is_some()));
+        assert!(users.get("first").unwrap().is_some());
+        if lost == ".blob" {
+            assert!(*users.get("large").unwrap().unwrap() == bytes(1, 9000));
+        }
+        assert!(db.verify(|_| {}).unwrap().is_sound());
+    }
 }

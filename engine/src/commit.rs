@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use crate::address::Address;
+use crate::address::{Address, SegmentId};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 use crate::format::manifest::{Closed, Entry};
@@ -159,10 +159,12 @@ pub(crate) struct FullLog {
 #[derive(Default)]
 pub(crate) struct Leftovers {
     /// Segments that the manifest names and that hold nothing that was promised.
-    pub(crate) discard: Vec<crate::address::SegmentId>,
+    pub(crate) discard: Vec<SegmentId>,
+    /// Segments that the manifest had lost.
+    pub(crate) adopted: Vec<(SegmentId, SegmentKind)>,
     /// Files that are no part of the store any more.
     pub(crate) files: Vec<PathBuf>,
-    /// The highest segment id that any of them has in its name.
+    /// The highest segment id that any of these has in its name.
     pub(crate) highest_id: u32,
     /// Bytes that were read and may not be on disk.
     pub(crate) unproven: Vec<Unproven>,
@@ -445,6 +447,10 @@ impl Committer {
         let epoch = manifest.witness().epoch + 1;
         let start = |manifest: &mut ManifestFile, leftovers: &mut Leftovers| {
             self.record_in(manifest, &Entry::Writing { epoch })?;
+            while let Some((id, kind)) = leftovers.adopted.last() {
+                self.record_in(manifest, &Entry::Opened(*id, *kind))?;
+                leftovers.adopted.pop();
+            }
             if !leftovers.discard.is_empty() {
                 let inputs = leftovers.discard.clone();
                 self.record_in(manifest, &Entry::Replaced { inputs, outputs: Vec::new() })?;
@@ -742,7 +748,7 @@ impl Committer {
                 trimmed.map_err(|error| Error::io("trim the log", log.file.path(), error))?;
                 (log.segment.id(), log.end())
             }
-            None => (crate::address::SegmentId(0), 0),
+            None => (SegmentId(0), 0),
         };
         let closed = Closed { last_seqno, segment, end, clock_ms };
         self.record_in(&mut manifest, &Entry::Closed(closed))

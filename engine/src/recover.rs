@@ -355,12 +355,19 @@ impl Recovery<'_> {
                     .push(format!("took in {}, which the manifest had lost", file_name(id, kind)));
                 self.witness.open_logs.insert(id);
                 self.witness.closed = None;
+                self.adopt(id, kind);
                 continue;
             }
             self.leftovers.files.push(path);
             self.leftovers.highest_id = self.leftovers.highest_id.max(id.0);
         }
         Ok(())
+    }
+
+    /// Has the first write put a segment into the manifest again, and no later one take its id.
+    fn adopt(&mut self, id: SegmentId, kind: SegmentKind) {
+        self.leftovers.adopted.push((id, kind));
+        self.leftovers.highest_id = self.leftovers.highest_id.max(id.0);
     }
 
     fn has_commits(&self, path: &Path, id: SegmentId) -> Result<bool, Error> {
@@ -613,6 +620,7 @@ impl Recovery<'_> {
             // Only damage to the manifest's last entry can have made it forget such a blob.
             let name = file_name(id, SegmentKind::Blob);
             self.report.repairs.push(format!("took in {name}, which the manifest had lost"));
+            self.adopt(id, SegmentKind::Blob);
             self.unlisted_blobs.remove(nth);
             blobs.insert(id, self.open_blob(keyspace, id, None)?);
         }

@@ -152,6 +152,12 @@ impl Stage {
         self.full().extend(active.blob.take());
     }
 
+    /// Has no more values go to this blob: sealing it gives back what was written in vain at its end.
+    fn set_aside(&self, blob: &Arc<Blob>) {
+        let mut active = self.active();
+        self.full().extend(active.blob.take_if(|active| Arc::ptr_eq(active, blob)));
+    }
+
     /// A full blob that nobody writes to any more.
     pub(crate) fn next_to_seal(&self) -> Option<Arc<Blob>> {
         self.full().iter().find(|blob| blob.is_quiet()).cloned()
@@ -208,8 +214,13 @@ impl Writing {
         self.stage.committer.check_poison()?;
         let written = self.space.write(bytes);
         let path = self.space.blob.file.path();
-        let written = written.map_err(|error| Error::io("write a large value", path, error));
-        written.map_err(|error| self.stage.committer.poison_unless_full(error))
+        written.map_err(|error| {
+            let error = Error::io("write a large value", path, error);
+            if matches!(error, Error::DiskFull { .. }) {
+                self.stage.set_aside(&self.space.blob);
+            }
+            self.stage.committer.poison_unless_full(error)
+        })
     }
 
     /// The value is whole: writes its block table.
