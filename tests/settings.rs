@@ -98,6 +98,11 @@ fn an_expiry_that_is_too_near_is_refused_by_every_way_to_write() {
         "an expiry of 1800000000001 ms since 1970 is too near; \
          in this namespace it must lie at least 60s ahead"
     );
+    // In whole seconds, or long on its way: the minimum counts from when it was asked for.
+    let asked = PutOptions::new().expires_at_ms(NOW + 59_000);
+    users.put_with("k", b"", asked.clone().asked_at_ms(NOW - 1_000)).unwrap();
+    let error = users.put_with("k", b"", asked.asked_at_ms(NOW + 5_000)).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidExpiry, "a moment to come is no excuse");
     for expiry in [Expiry::At(NOW + 60_000), Expiry::In(MINUTE), Expiry::Never] {
         users.put_with("k", b"", PutOptions::new().expiry(expiry)).unwrap();
         users.set_expiry("k", expiry).unwrap();

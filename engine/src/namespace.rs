@@ -241,7 +241,7 @@ impl Namespace {
         if let Some(value) = found.as_ref().filter(|value| !value.is_in_blob()) {
             value.verify_all()?;
         }
-        let expires_ms = store.expires_ms(&self.state[0], Some(expiry))?;
+        let expires_ms = store.expires_ms(&self.state[0], Some(expiry), None)?;
         if found.is_none() {
             store.committer.check_poison()?;
             return Ok(None);

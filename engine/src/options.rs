@@ -222,6 +222,7 @@ impl Options {
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {
     pub(crate) expiry: Option<Expiry>,
+    pub(crate) asked_ms: Option<u64>,
     pub(crate) metadata: Vec<u8>,
     pub(crate) if_version: Option<Option<u64>>,
 }
@@ -275,6 +276,15 @@ impl PutOptions {
     #[must_use]
     pub fn expires_in(self, time: Duration) -> PutOptions {
         self.expiry(Expiry::In(time))
+    }
+
+    /// When the write was asked for, in ms since 1970: the namespace's minimum time to live counts from
+    /// there and not from now, if that has passed. For expiries in whole seconds, and for values that
+    /// are long on their way.
+    #[must_use]
+    pub fn asked_at_ms(mut self, ms: u64) -> PutOptions {
+        self.asked_ms = Some(ms);
+        self
     }
 
     /// Bytes that come back with the value and in lists. Empty is the same as none.

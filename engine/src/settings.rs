@@ -34,8 +34,9 @@ pub struct NamespaceSettings {
     pub max_value_bytes: Option<u64>,
     /// How long a key lives whose put names no expiry, in whole milliseconds, at least one.
     pub default_ttl: Option<Duration>,
-    /// How far ahead an expiry must lie at least, in whole milliseconds. A put or touch that never
-    /// expires is fine, and so is `default_ttl`.
+    /// How far ahead an expiry must lie at least, in whole milliseconds, of the write or of
+    /// [`crate::PutOptions::asked_at_ms`]. A put or touch that never expires is fine, and so is
+    /// `default_ttl`.
     pub min_ttl: Option<Duration>,
 }
 

@@ -172,7 +172,7 @@ impl Store {
             kind: Kind::Put,
             namespace: namespace.number,
             written_ms: self.keyspace.time.wall_ms(),
-            expires_ms: self.expires_ms(namespace, options.expiry)?,
+            expires_ms: self.expires_ms(namespace, options.expiry, options.asked_ms)?,
             key,
             metadata: &options.metadata,
             value,
@@ -204,6 +204,7 @@ impl Store {
         &self,
         namespace: &NamespaceState,
         asked: Option<Expiry>,
+        asked_ms: Option<u64>,
     ) -> Result<u64, Error> {
         let settings = &namespace.settings;
         let (wanted, min_ms) = match (asked, settings.default_ttl_ms()) {
@@ -224,7 +225,7 @@ impl Store {
             return Err(Error::InvalidExpiry { ms, min_ttl: None });
         }
         match min_ms {
-            Some(min_ms) if ms < now_ms.saturating_add(min_ms) => {
+            Some(min_ms) if ms < asked_ms.unwrap_or(now_ms).min(now_ms).saturating_add(min_ms) => {
                 Err(Error::InvalidExpiry { ms, min_ttl: Some(Duration::from_millis(min_ms)) })
             }
             _ => Ok(ms),

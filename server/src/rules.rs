@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::StatusCode;
-use kvast::Namespace;
+use kvast::{Namespace, PutOptions};
 
 use crate::error::Failure;
 use crate::json;
@@ -280,6 +280,15 @@ impl Moment {
             (None, None) => return Ok(None),
         };
         expires_s.map(|seconds| u64::try_from(seconds).ok())
+    }
+
+    /// A put that expires then. The namespace's own minimum was weighed at this moment, in whole seconds.
+    pub(crate) fn expiring(self, options: PutOptions, expires_s: Option<u64>) -> PutOptions {
+        let Some(seconds) = expires_s else { return options };
+        let asked_s = u64::try_from(self.now_s).unwrap_or(0);
+        options
+            .expires_at_ms(seconds.saturating_mul(1000))
+            .asked_at_ms(asked_s.saturating_mul(1000))
     }
 
     fn after(self, ttl: &str) -> Result<i64, TimeFault> {

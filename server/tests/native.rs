@@ -479,3 +479,22 @@ fn without_a_token_there_is_a_challenge() {
     server.send("GET", "/v1/namespaces", &["Authorization: Bearer secret"], b"").ok();
     assert_problem(&server.get("/v1/nothing"), 401, "unauthorized");
 }
+
+#[test]
+fn the_least_life_that_a_namespace_allows_is_enough_on_every_surface() {
+    let server = Server::new();
+    for least in [1, 60, 90] {
+        let settings = json!({ "settings": { "min_ttl": least } }).to_string();
+        server.send("PATCH", "/v1/namespaces/default", &[], settings.as_bytes()).ok();
+        let rest = format!("{}/default", support::ACCOUNT);
+        server.put(&format!("/k?expiration_ttl={least}"), b"").ok();
+        server.put(&format!("{rest}/values/k?expiration_ttl={least}"), b"").ok();
+        let entry = json!([{ "key": "k", "value": "", "expiration_ttl": least }]).to_string();
+        server.put(&format!("{rest}/bulk"), entry.as_bytes()).ok();
+        let native = put(&server, &format!("k?ttl={least}"), &[], "");
+        assert!(matches!(native.status, 201 | 204), "{}", native.text());
+        let less = least - 1;
+        assert_eq!(server.put(&format!("/k?expiration_ttl={less}"), b"").status, 400);
+        assert_eq!(put(&server, &format!("k?ttl={less}"), &[], "").status, 400);
+    }
+}

@@ -76,10 +76,9 @@ fn put_options(
 ) -> Result<PutOptions, Refusal> {
     let ttl = query_value(query, "expiration_ttl");
     let at = query_value(query, "expiration");
-    let mut options = PutOptions::new();
-    if let Some(seconds) = Moment::now(namespace).expiration(ttl.as_deref(), at.as_deref())? {
-        options = options.expires_at_ms(seconds.saturating_mul(1000));
-    }
+    let moment = Moment::now(namespace);
+    let expires_s = moment.expiration(ttl.as_deref(), at.as_deref())?;
+    let mut options = moment.expiring(PutOptions::new(), expires_s);
     if let Some(metadata) = headers.get(METADATA).map(|header| rules::metadata(header.as_bytes()))
         && let Some(metadata) = metadata?
     {

@@ -94,7 +94,7 @@ fn check_and_write(
     let count = entries::read_writes::<Fault>(checked, moment, |_| Ok(()))?;
 
     let body = body.read().map_err(Fault::Unreadable)?;
-    let mut writer = Writer::new(db, namespace);
+    let mut writer = Writer::new(db, namespace, moment);
     entries::read_writes::<Fault>(body, moment, |entry| {
         writer.take(entry);
         Ok(())
@@ -109,6 +109,7 @@ fn check_and_write(
 struct Writer<'d> {
     db: &'d Db,
     namespace: Namespace,
+    moment: Moment,
     batch: Batch,
     /// The keys of the batch; once the store has failed, all that are not written.
     unwritten: Vec<String>,
@@ -117,8 +118,9 @@ struct Writer<'d> {
 }
 
 impl<'d> Writer<'d> {
-    fn new(db: &'d Db, namespace: Namespace) -> Writer<'d> {
-        Writer { db, namespace, batch: db.batch(), unwritten: Vec::new(), written: 0, failed: None }
+    fn new(db: &'d Db, namespace: Namespace, moment: Moment) -> Writer<'d> {
+        let (batch, unwritten) = (db.batch(), Vec::new());
+        Writer { db, namespace, moment, batch, unwritten, written: 0, failed: None }
     }
 
     /// Writes an entry, if nothing has failed so far.
@@ -141,14 +143,14 @@ impl<'d> Writer<'d> {
     }
 
     fn add(&mut self, entry: &Entry<'_>) -> Result<(), kvast::Error> {
-        self.batch.put_with(&self.namespace, &*entry.key, &entry.value, options(entry))
+        self.batch.put_with(&self.namespace, &*entry.key, &entry.value, options(entry, self.moment))
     }
 
     fn write_long(&self, entry: &Entry<'_>) -> Result<(), kvast::Error> {
         let len = entry.value.len() as u64;
         let mut upload = self.namespace.put_stream(&*entry.key, Some(len))?;
         entry.value.chunks(CHUNK_BYTES).try_for_each(|chunk| upload.write(chunk))?;
-        upload.commit(options(entry)).map(drop)
+        upload.commit(options(entry, self.moment)).map(drop)
     }
 
     /// Commits the batch, if nothing has failed so far.
@@ -177,11 +179,8 @@ impl<'d> Writer<'d> {
     }
 }
 
-fn options(entry: &Entry<'_>) -> PutOptions {
-    let mut options = PutOptions::new();
-    if let Some(seconds) = entry.expires_s {
-        options = options.expires_at_ms(seconds.saturating_mul(1000));
-    }
+fn options(entry: &Entry<'_>, moment: Moment) -> PutOptions {
+    let options = moment.expiring(PutOptions::new(), entry.expires_s);
     match &entry.metadata {
         Some(metadata) => options.metadata(metadata.as_bytes()),
         None => options,

@@ -96,13 +96,11 @@ pub(super) async fn put(
     let key = super::key(call)?;
     let (ttl, at) =
         (query_value(call.query(), "expiration_ttl"), query_value(call.query(), "expiration"));
-    let expires_s = Moment::now(&namespace).expiration(ttl.as_deref(), at.as_deref())?;
+    let moment = Moment::now(&namespace);
+    let expires_s = moment.expiration(ttl.as_deref(), at.as_deref())?;
     let guard = guard(call, &namespace, &key).await?;
     let (staged, metadata) = stage(call, &namespace, &key, body).await?;
-    let mut options = guard.on(PutOptions::new());
-    if let Some(seconds) = expires_s {
-        options = options.expires_at_ms(seconds.saturating_mul(1000));
-    }
+    let mut options = moment.expiring(guard.on(PutOptions::new()), expires_s);
     if let Some(metadata) = metadata {
         options = options.metadata(metadata);
     }
