@@ -119,6 +119,7 @@ impl Framing {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             let taken = match self.state {
+                State::HeaderStart => Ok(self.begin_header(byte, &bytes[at..])),
                 State::Line { cr } => self.skip_line(cr, &bytes[at..]),
                 State::Trailer { cr } => self.skip_trailer(cr, &bytes[at..]),
                 State::Body { left } => Ok(self.skip_body(left, &bytes[at..])),
@@ -168,10 +169,6 @@ impl Framing {
             (State::Start, _) => State::Line { cr: false },
             (State::StartLf, b'\n') => State::Start,
 
-            (State::HeaderStart, b'\r') => State::HeadLf,
-            (State::HeaderStart, b'c' | b'C') => State::Name { name: LENGTH, at: 1 },
-            (State::HeaderStart, b't' | b'T') => State::Name { name: CODING, at: 1 },
-            (State::HeaderStart, _) => return self.again(State::Line { cr: false }),
             (State::Name { name, at }, _) => return self.step_name(name, at, byte),
             (State::HeaderLf, b'\n') => State::HeaderStart,
             (State::HeadLf, b'\n') => self.end_head(),
@@ -230,6 +227,24 @@ impl Framing {
     fn again(&mut self, state: State) -> Option<usize> {
         self.state = state;
         Some(0)
+    }
+
+    /// At the first of these bytes a header begins, or the head ends. Returns how many were taken.
+    fn begin_header(&mut self, first: u8, bytes: &[u8]) -> usize {
+        let name = match first {
+            b'\r' => {
+                self.state = State::HeadLf;
+                return 1;
+            }
+            b'c' | b'C' => LENGTH,
+            b't' | b'T' => CODING,
+            _ => b"",
+        };
+        // Nearly all other names end elsewhere, so a look at one byte is enough.
+        let may_be_it = !name.is_empty() && bytes.get(name.len()).is_none_or(|end| *end == b':');
+        self.state =
+            if may_be_it { State::Name { name, at: 0 } } else { State::Line { cr: false } };
+        0
     }
 
     fn step_name(&mut self, name: &'static [u8], at: u8, byte: u8) -> Option<usize> {
