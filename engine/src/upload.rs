@@ -1,7 +1,7 @@
 //! A value that is stored as it arrives, so that nobody needs all of it in memory.
 //!
 //! A value that is known to be large goes to a blob piece by piece. One of unknown length is kept in memory
-//! up to a megabyte first, since a small one is better off in the log, and as much room as the longest
+//! up to 256 KiB first, since a small one is better off in the log, and as much room as the longest
 //! value may take is set aside then.
 //!
 //! What always holds: nobody sees anything of an upload before [`Upload::commit`] has returned, and all
@@ -16,8 +16,8 @@ use crate::stage::Writing;
 
 /// Pieces are gathered to writes of this length.
 const PIECE_BYTES: u64 = 256 << 10;
-/// A value of unknown length is not written before it is longer than this.
-const UNKNOWN_BYTES: u64 = 1 << 20;
+/// A value of unknown length is not written before it has this length.
+const UNKNOWN_BYTES: u64 = 256 << 10;
 
 /// A value on its way into the store; from [`Namespace::put_stream`]. Dropping it gives it up.
 ///

@@ -14,14 +14,14 @@ use crate::blocking::Blocking;
 use crate::body::{Buffered, Pieces, UploadError, Uploads, check_len};
 use crate::error::Failure;
 
-/// Values from this length on are streamed, in bytes.
-const STREAM_FROM: usize = 256 << 10;
+/// Values of this length, in bytes, are streamed; so are those whose length is not known, from the
+/// first chunk on.
+const STREAM_FROM: u64 = 256 << 10;
 /// How much is handed to the engine at a time.
 const CHUNK_BYTES: usize = 128 << 10;
-/// What the engine holds of an upload, in bytes: of one whose length is not known, all of it until it
-/// is longer than this.
-const ENGINE_BYTES: usize = 256 << 10;
-const ENGINE_BYTES_UNKNOWN: usize = 1 << 20;
+/// What a streamed value takes of the budget, in bytes: a chunk that is read, one that is written, and
+/// what the engine holds.
+const STREAM_BYTES: u64 = 2 * CHUNK_BYTES as u64 + (256 << 10);
 
 /// A value that has arrived and that nobody sees yet.
 pub(crate) enum Staged {
@@ -62,25 +62,21 @@ pub(crate) async fn stage(
     let declared = pieces.declared();
     check_len(declared.unwrap_or(0), max)?;
     let short = |value| Staged::Short { namespace: namespace.clone(), key: key.to_owned(), value };
-    if declared.is_some_and(|len| len < STREAM_FROM as u64) {
+    if declared.is_some_and(|len| len < STREAM_FROM) {
         return Ok(short(uploads.collect(pieces, max).await?));
     }
     let mut inflow = Inflow { pieces, max, len: 0, rest: Bytes::new() };
     let mut first = Vec::new();
     if declared.is_none() {
-        let until = uploads.small_bytes().min(STREAM_FROM as u64) as usize;
+        let until = uploads.small_bytes().min(CHUNK_BYTES as u64) as usize;
         let room = uploads.room(0).await?;
         if !inflow.fill(&mut first, until).await? {
             return Ok(short(Buffered::new(Bytes::from(first), room)));
         }
     }
-    let (until, of_engine) = match declared {
-        Some(_) => (CHUNK_BYTES, ENGINE_BYTES),
-        None => (STREAM_FROM, ENGINE_BYTES_UNKNOWN),
-    };
-    let room = uploads.room((until + CHUNK_BYTES + of_engine) as u64).await?;
-    first.reserve_exact(until - first.len());
-    if !inflow.fill(&mut first, until).await? {
+    let room = uploads.room(STREAM_BYTES).await?;
+    first.reserve_exact(CHUNK_BYTES - first.len());
+    if !inflow.fill(&mut first, CHUNK_BYTES).await? {
         return Ok(short(Buffered::new(Bytes::from(first), room)));
     }
     let (namespace, key) = (namespace.clone(), key.to_owned());
