@@ -400,6 +400,7 @@ fn record_of<'a>(
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
     use crate::{Durability, Options};
