@@ -411,7 +411,7 @@ mod tests {
         let options = Options::new().durability(Durability::Os).background(false);
         let db = options.open(dir.path().join("store")).unwrap();
         let namespace = db.namespace("n").unwrap();
-        namespace.put("a", vec![7; 3_000_000]).unwrap();
+        namespace.put("a", vec![7; 200_000]).unwrap();
         let catalog = &namespace.store.keyspace.catalog;
         let warm = || catalog.segments().iter().all(|segment| segment.body.map.look(false));
 
