@@ -150,7 +150,8 @@ pub(crate) fn read_keys(body: impl BufRead) -> Result<Vec<String>, Fault> {
     Ok(keys)
 }
 
-fn read_elements<E: From<Fault>>(
+/// Takes each element of an array in order, with its number. What an element is is not looked at.
+pub(crate) fn read_elements<E: From<Fault>>(
     body: impl BufRead,
     mut each: impl FnMut(usize, &[u8]) -> Result<(), E>,
 ) -> Result<usize, E> {
@@ -582,40 +583,5 @@ mod tests {
         );
         assert!(keys(r#"["a",""]"#).is_err());
         assert!(keys(r#"{"keys":[]}"#).is_err());
-    }
-
-    #[test]
-    fn an_array_is_cut_as_a_parser_of_json_would_cut_it() {
-        let tokens =
-            ["[", "]", "{", "}", "\"", "\\", ",", ":", " ", "1", "\"a\"", "[]", "{}", "null"];
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = |below: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state % below as u64) as usize
-        };
-        let (mut accepted, rounds) = (0, 200_000);
-        for _ in 0..rounds {
-            let inner: String = (0..random(9)).map(|_| tokens[random(tokens.len())]).collect();
-            let body = if random(8) == 0 { inner } else { format!("[{inner}]") };
-            let theirs: Option<Vec<&RawValue>> = serde_json::from_str(&body).ok();
-            let theirs: Option<Vec<&str>> =
-                theirs.map(|elements| elements.into_iter().map(RawValue::get).collect());
-            let mut ours = Vec::new();
-            let read =
-                read_elements(BufReader::with_capacity(2, body.as_bytes()), |number, json| {
-                    let raw: &RawValue = serde_json::from_slice(json)
-                        .map_err(|_| Fault::Entry { number, what: EntryFault::NotJson })?;
-                    ours.push(raw.get().to_owned());
-                    Ok::<(), Fault>(())
-                });
-            assert_eq!(read.is_ok(), theirs.is_some(), "{body}");
-            if let Some(theirs) = theirs {
-                assert_eq!(ours, theirs, "{body}");
-                accepted += 1;
-            }
-        }
-        assert!((rounds / 100..rounds / 2).contains(&accepted), "{accepted}");
     }
 }

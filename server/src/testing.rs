@@ -1,6 +1,7 @@
 //! Doors for tests, behind the feature `testing`, and no part of the stable interface.
 
 use std::convert::Infallible;
+use std::io::BufReader;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -10,10 +11,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use serde_json::value::RawValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+use crate::entries::{self, EntryFault, Fault};
 use crate::framing::{Framing, Place};
+use crate::json;
 use crate::limits::Limits;
+use crate::rules::{self, Moment};
 use crate::wire::Wire;
 
 /// A connection whose bytes come in pieces: the length of a piece, then the bytes.
@@ -42,6 +47,37 @@ pub fn framing(input: &[u8]) {
             (None, _) => {}
         }
     }
+}
+
+/// The body of a bulk write or of a bulk delete.
+///
+/// # Panics
+/// If it is cut into other entries than a parser of JSON finds, or if a write comes out that the API
+/// refuses.
+pub fn bulk(body: &[u8]) {
+    let theirs = serde_json::from_slice::<Vec<&RawValue>>(body).ok();
+    let mut ours = Vec::new();
+    let in_pieces = BufReader::with_capacity(7, body);
+    let read = entries::read_elements::<Fault>(in_pieces, |number, json| {
+        let entry: &RawValue = serde_json::from_slice(json)
+            .map_err(|_| Fault::Entry { number, what: EntryFault::NotJson })?;
+        ours.push(entry.get().to_owned());
+        Ok(())
+    });
+    match (read, theirs) {
+        (Err(Fault::TooManyEntries), _) | (Err(_), None) => {}
+        (Ok(_), Some(theirs)) => assert!(ours.iter().eq(theirs.iter().map(|entry| entry.get()))),
+        (read, theirs) => panic!("{read:?}, but {theirs:?}"),
+    }
+    let moment = Moment { now_s: 1000, lifetime_min_s: 60 };
+    let _ = entries::read_writes::<Fault>(body, moment, |entry| {
+        rules::check_key(&entry.key).expect("a key that keeps the rules");
+        assert!(entry.expires_s.is_none_or(|at| at >= 1060));
+        assert!(entry.metadata.is_none_or(|json| json != "null" && json::is_json(&json)));
+        Ok(())
+    });
+    let keys = entries::read_keys(body).unwrap_or_default();
+    keys.iter().for_each(|key| rules::check_key(key).expect("a key that keeps the rules"));
 }
 
 /// A request as the framing sees it.
@@ -207,6 +243,37 @@ mod tests {
                 change(&mut input, &mut dice);
             }
             framing(&input);
+        }
+    }
+
+    #[test]
+    fn bulk_bodies_are_cut_as_a_parser_of_json_cuts_them() {
+        const TOKENS: [&str; 14] = [
+            "[",
+            "]",
+            "{",
+            "}",
+            "\"",
+            "\\",
+            ",",
+            ":",
+            " ",
+            "1",
+            "\"key\"",
+            "\"value\"",
+            "{}",
+            "null",
+        ];
+        const WRITE: &str = "{\"key\":\"k\",\"value\":\"v\",\"expiration\":1060}";
+        let mut dice = Dice(0x5eed);
+        for _ in 0..200_000 {
+            let token = |dice: &mut Dice| match dice.below(15) {
+                14 => WRITE,
+                at => TOKENS[at],
+            };
+            let inner: String = (0..dice.below(9)).map(|_| token(&mut dice)).collect();
+            let body = if dice.below(8) == 0 { inner } else { format!("[{inner}]") };
+            bulk(body.as_bytes());
         }
     }
 }
