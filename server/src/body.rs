@@ -73,7 +73,7 @@ impl Buffered {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum UploadError {
     /// It is longer than allowed: by its own word, or as far as it was read.
-    TooLong { len: u64 },
+    TooLong { len: u64, max: u64 },
     /// It paused for too long, came too slowly, or took too long in all.
     TooSlow,
     /// It ended early or was framed badly.
@@ -84,9 +84,9 @@ pub(crate) enum UploadError {
 
 impl UploadError {
     /// The refusal on the binding surface; what is too long is for the caller to say.
-    pub(crate) fn into_refusal(self, too_long: impl FnOnce(u64) -> Refusal) -> Refusal {
+    pub(crate) fn into_refusal(self, too_long: impl FnOnce(u64, u64) -> Refusal) -> Refusal {
         match self {
-            UploadError::TooLong { len } => too_long(len),
+            UploadError::TooLong { len, max } => too_long(len, max),
             UploadError::TooSlow => {
                 Refusal::new(StatusCode::REQUEST_TIMEOUT, "The request body came too slowly.")
             }
@@ -205,7 +205,7 @@ impl Uploads {
 
 /// Refuses what is longer than allowed.
 pub(crate) fn check_len(len: u64, max: u64) -> Result<(), UploadError> {
-    if len > max { Err(UploadError::TooLong { len }) } else { Ok(()) }
+    if len > max { Err(UploadError::TooLong { len, max }) } else { Ok(()) }
 }
 
 /// How fast a body has come. Only the time that was spent waiting for the client counts.

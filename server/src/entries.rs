@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::limits::{BULK_ENTRIES_MAX, ENTRY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{BULK_ENTRIES_MAX, ENTRY_BYTES_MAX};
 use crate::rules::{self, Broken, Moment};
 
 /// One write of a bulk put. It keeps all rules.
@@ -131,10 +131,12 @@ impl From<Broken> for EntryFault {
 pub(crate) fn read_writes<E: From<Fault>>(
     body: impl BufRead,
     moment: Moment,
+    value_max: u64,
     mut each: impl FnMut(Entry<'_>) -> Result<(), E>,
 ) -> Result<usize, E> {
     read_elements(body, |number, json| {
-        let entry = parse_write(json, moment).map_err(|what| Fault::Entry { number, what })?;
+        let entry =
+            parse_write(json, moment, value_max).map_err(|what| Fault::Entry { number, what })?;
         each(entry)
     })
 }
@@ -175,7 +177,7 @@ fn parse_key(json: &[u8]) -> Result<String, EntryFault> {
     Ok(key.into_owned())
 }
 
-fn parse_write(json: &[u8], moment: Moment) -> Result<Entry<'_>, EntryFault> {
+fn parse_write(json: &[u8], moment: Moment, value_max: u64) -> Result<Entry<'_>, EntryFault> {
     let members: Members<'_> = serde_json::from_slice(json).map_err(|error| {
         if error.is_data() { EntryFault::NotAnObject } else { EntryFault::NotJson }
     })?;
@@ -190,13 +192,14 @@ fn parse_write(json: &[u8], moment: Moment) -> Result<Entry<'_>, EntryFault> {
         Some(metadata) => rules::metadata(metadata.get().as_bytes())?,
         None => None,
     };
-    let value = value(members.value, members.base64)?;
+    let value = value(members.value, members.base64, value_max)?;
     Ok(Entry { key, value, metadata, expires_s })
 }
 
 fn value<'e>(
     value: Option<&'e RawValue>,
     base64: Option<&RawValue>,
+    max: u64,
 ) -> Result<Cow<'e, [u8]>, EntryFault> {
     let is_base64 = match base64.map(RawValue::get) {
         None | Some("null" | "false") => false,
@@ -215,7 +218,7 @@ fn value<'e>(
         Cow::Owned(text) => Cow::Owned(text.into_bytes()),
     };
     match value.len() as u64 {
-        len if len > VALUE_BYTES_MAX => Err(Broken::ValueTooLong { len }.into()),
+        len if len > max => Err(Broken::ValueTooLong { len, max }.into()),
         _ => Ok(value),
     }
 }
@@ -439,6 +442,8 @@ mod tests {
 
     use super::*;
 
+    use crate::limits::VALUE_BYTES_MAX;
+
     const MOMENT: Moment = Moment { now_s: 1000, lifetime_min_s: 60 };
 
     /// Key, value, metadata, expiration.
@@ -448,7 +453,7 @@ mod tests {
         // A buffer of three bytes, so that every token is cut somewhere.
         let body = BufReader::with_capacity(3, body.as_bytes());
         let mut found = Vec::new();
-        let read = read_writes::<Fault>(body, MOMENT, |entry| {
+        let read = read_writes::<Fault>(body, MOMENT, VALUE_BYTES_MAX, |entry| {
             let metadata = entry.metadata.map(Cow::into_owned);
             found.push((
                 entry.key.into_owned(),
@@ -463,7 +468,7 @@ mod tests {
     }
 
     fn fault(body: &str) -> (u16, u32, String) {
-        let read = read_writes::<Fault>(body.as_bytes(), MOMENT, |_| Ok(()));
+        let read = read_writes::<Fault>(body.as_bytes(), MOMENT, VALUE_BYTES_MAX, |_| Ok(()));
         let fault = read.expect_err(body);
         (fault.status().as_u16(), fault.v4_code(), fault.to_string())
     }
@@ -567,7 +572,12 @@ mod tests {
     #[test]
     fn a_value_may_have_25_mib_and_no_byte_more() {
         let of = |len: u64| format!(r#"[{{"key":"k","value":"{}"}}]"#, "v".repeat(len as usize));
-        assert!(read_writes::<Fault>(of(VALUE_BYTES_MAX).as_bytes(), MOMENT, |_| Ok(())).is_ok());
+        assert!(
+            read_writes::<Fault>(of(VALUE_BYTES_MAX).as_bytes(), MOMENT, VALUE_BYTES_MAX, |_| Ok(
+                ()
+            ))
+            .is_ok()
+        );
         let (status, code, _) = fault(&of(VALUE_BYTES_MAX + 1));
         assert_eq!((status, code), (413, 10024));
     }

@@ -131,7 +131,9 @@ impl From<Fault> for ApiError {
 impl From<StageError> for ApiError {
     fn from(error: StageError) -> ApiError {
         match error {
-            StageError::Upload(UploadError::TooLong { len }) => Broken::ValueTooLong { len }.into(),
+            StageError::Upload(UploadError::TooLong { len, max }) => {
+                Broken::ValueTooLong { len, max }.into()
+            }
             StageError::Upload(error) => error.into(),
             StageError::Engine(failure) => failure.into(),
         }

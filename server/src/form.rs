@@ -93,7 +93,8 @@ impl<P: Pieces> Source<'_, P> {
         tokio::task::yield_now().await;
         let Some(piece) = self.body.next().await? else { return Ok(None) };
         let len = piece.len() as u64;
-        self.left = self.left.checked_sub(len).ok_or(UploadError::TooLong { len })?;
+        let max = self.left;
+        self.left = max.checked_sub(len).ok_or(UploadError::TooLong { len, max })?;
         let before = self.unread.fetch_add(piece.len(), Ordering::Relaxed);
         if before + piece.len() > UNREAD_BYTES_MAX {
             return Err(FormError::Malformed);
@@ -144,7 +145,7 @@ impl Part<'_> {
         while let Some(piece) = self.piece().await? {
             let len = bytes.len() + piece.len();
             if len > max {
-                return Err(UploadError::TooLong { len: len as u64 }.into());
+                return Err(UploadError::TooLong { len: len as u64, max: max as u64 }.into());
             }
             bytes.extend_from_slice(&piece);
         }

@@ -10,7 +10,7 @@ use crate::units::show_size;
 
 /// The longest key or list prefix, in bytes of UTF-8.
 pub(crate) const KEY_BYTES_MAX: usize = 512;
-/// The longest value, in bytes; also the most that one bulk get returns.
+/// The longest value of the API, in bytes; also the most that one bulk get returns.
 pub(crate) const VALUE_BYTES_MAX: u64 = 26_214_400;
 /// The longest metadata, in bytes of compact JSON.
 pub(crate) const METADATA_BYTES_MAX: usize = 1024;
@@ -30,11 +30,11 @@ pub(crate) const BULK_KEYS_MAX: usize = 100;
 pub(crate) const BULK_ENTRIES_MAX: usize = 10_000;
 /// The longest body of a bulk write, in bytes: 100 MB as generously as anybody may count them.
 pub(crate) const BULK_WRITE_BYTES_MAX: u64 = 100 << 20;
-/// The longest form that a value comes in, in bytes: the value, and all that stands around it.
-pub(crate) const FORM_BYTES_MAX: u64 = VALUE_BYTES_MAX + (1 << 20);
+/// The most that stands around a value in a form, in bytes.
+pub(crate) const FORM_EXTRA_BYTES_MAX: u64 = 1 << 20;
 /// The longest entry of a bulk write, in bytes of JSON: it is in memory as a whole.
 pub(crate) const ENTRY_BYTES_MAX: usize = 64 << 20;
-/// The most keys on a list page, and how many are on it when nobody says.
+/// The most keys on a list page of the API.
 pub(crate) const LIST_KEYS_MAX: usize = 1000;
 /// The most operations in one batch of the native surface.
 pub(crate) const BATCH_OPERATIONS_MAX: usize = 1000;
@@ -48,6 +48,10 @@ pub(crate) const TITLE_CHARS_MAX: usize = 512;
 /// What one server spends on its clients. The defaults are in [`Limits::default`].
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// The longest value, in bytes.
+    pub max_value_bytes: u64,
+    /// The most keys on a list page, and how many are on it when nobody says.
+    pub keys_per_page: usize,
     /// Connections served at once; more wait in the kernel's queue until one ends.
     pub connections: usize,
     /// The longest request head (request line and headers), in bytes.
@@ -114,6 +118,8 @@ impl Default for Limits {
     fn default() -> Limits {
         const MIB: usize = 1 << 20;
         Limits {
+            max_value_bytes: VALUE_BYTES_MAX,
+            keys_per_page: LIST_KEYS_MAX,
             connections: 1024,
             head_bytes: 64 << 10,
             line_bytes: 16 << 10,
@@ -155,6 +161,10 @@ const HEAD_BYTES_MIN: usize = 8 << 10;
 
 /// A key of full length, each byte of it escaped, below the longest path, with its parameters.
 const LINE_BYTES_MIN: usize = 2 << 10;
+/// The longest value that the engine takes.
+const ENGINE_VALUE_BYTES_MAX: u64 = 64 << 20;
+/// The longest page that the engine gives.
+const ENGINE_LIST_KEYS_MAX: usize = 10_000;
 /// What HTTP/2 takes for a window (RFC 9113 §6.9.1).
 const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 const WINDOWS: &str = "1 to 2147483647";
@@ -168,6 +178,14 @@ impl Limits {
     pub(crate) fn check(&self) -> Vec<String> {
         let show = |bytes: usize| show_size(bytes as u64);
         let rules = [
+            (
+                (1..=ENGINE_VALUE_BYTES_MAX).contains(&self.max_value_bytes),
+                format!("max-value-bytes must be from 1 to {}", show_size(ENGINE_VALUE_BYTES_MAX)),
+            ),
+            (
+                (1..=ENGINE_LIST_KEYS_MAX).contains(&self.keys_per_page),
+                format!("keys-per-page must be from 1 to {ENGINE_LIST_KEYS_MAX}"),
+            ),
             (self.connections > 0, "connections must be at least 1".to_owned()),
             (self.bulk_bodies > 0, "bulk-bodies must be at least 1".to_owned()),
             (self.bulk_writes > 0, "bulk-writes must be at least 1".to_owned()),

@@ -15,8 +15,8 @@ use kvast::{Namespace, PutOptions};
 use crate::error::Failure;
 use crate::json;
 use crate::limits::{
-    BULK_KEYS_MAX, CACHE_TTL_MIN_S, EXPIRATION_MAX_S, KEY_BYTES_MAX, LIFETIME_MIN_S, LIST_KEYS_MAX,
-    METADATA_BYTES_MAX, VALUE_BYTES_MAX,
+    BULK_KEYS_MAX, CACHE_TTL_MIN_S, EXPIRATION_MAX_S, KEY_BYTES_MAX, LIFETIME_MIN_S,
+    METADATA_BYTES_MAX,
 };
 
 /// An answer of the binding surface that is an error.
@@ -87,6 +87,7 @@ pub(crate) enum Broken {
         len: usize,
     },
     ValueTooLong {
+        max: u64,
         len: u64,
     },
     /// A page of less than one key; `name` is the parameter's.
@@ -95,6 +96,7 @@ pub(crate) enum Broken {
         given: String,
     },
     LimitTooHigh {
+        max: usize,
         name: &'static str,
         given: String,
     },
@@ -199,16 +201,15 @@ impl fmt::Display for Broken {
             Broken::MetadataTooLong { len } => {
                 write!(f, "Metadata length of {len} exceeds limit of {METADATA_BYTES_MAX}.")
             }
-            Broken::ValueTooLong { len } => {
-                write!(f, "Value length of {len} exceeds limit of {VALUE_BYTES_MAX}.")
+            Broken::ValueTooLong { len, max } => {
+                write!(f, "Value length of {len} exceeds limit of {max}.")
             }
             Broken::LimitTooLow { name, given } => {
                 write!(f, "Invalid {name} of {given}. Please specify an integer greater than 0.")
             }
-            Broken::LimitTooHigh { name, given } => write!(
-                f,
-                "Invalid {name} of {given}. Please specify an integer less than {LIST_KEYS_MAX}."
-            ),
+            Broken::LimitTooHigh { name, given, max } => {
+                write!(f, "Invalid {name} of {given}. Please specify an integer less than {max}.")
+            }
             Broken::BulkType { given } => {
                 write!(f, "\"{given}\" is not a valid type. Use \"json\" or \"text\"")
             }
@@ -322,12 +323,16 @@ pub(crate) fn metadata(text: &[u8]) -> Result<Option<Cow<'_, str>>, Broken> {
 }
 
 /// How many keys a list page has; `name` is the parameter's.
-pub(crate) fn page_limit(name: &'static str, text: Option<&str>) -> Result<usize, Broken> {
-    let Some(text) = text else { return Ok(LIST_KEYS_MAX) };
+pub(crate) fn page_limit(
+    name: &'static str,
+    text: Option<&str>,
+    max: usize,
+) -> Result<usize, Broken> {
+    let Some(text) = text else { return Ok(max) };
     let given = || text.to_owned();
     match integer(text).map(usize::try_from) {
-        Some(Ok(count @ 1..=LIST_KEYS_MAX)) => Ok(count),
-        Some(Ok(1..)) => Err(Broken::LimitTooHigh { name, given: given() }),
+        Some(Ok(count)) if (1..=max).contains(&count) => Ok(count),
+        Some(Ok(1..)) => Err(Broken::LimitTooHigh { name, given: given(), max }),
         _ => Err(Broken::LimitTooLow { name, given: given() }),
     }
 }

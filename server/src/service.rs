@@ -138,7 +138,7 @@ async fn dispatch(call: &Call<'_>, body: &mut Inbound<'_>) -> Reply {
     if may_ignore_chunks(call.parts)
         && let Err(error) = body.read_ahead().await
     {
-        let too_long = |_| Refusal::bad("The request body is too long.");
+        let too_long = |_, _| Refusal::bad("The request body is too long.");
         return binding::refuse(error.into_refusal(too_long));
     }
     match line.operation {

@@ -165,6 +165,16 @@ pub(crate) static GROUPS: &[Group] = &[
         title: "Limits",
         settings: &[
             setting(
+                "max-value-bytes",
+                at!(Kind::SIZE, config.limits.max_value_bytes),
+                "The longest value, up to 64MiB; Workers KV has 25MiB",
+            ),
+            setting(
+                "keys-per-page",
+                at!(Kind::COUNT, config.limits.keys_per_page),
+                "The most keys on a list page, up to 10,000; Workers KV has 1,000",
+            ),
+            setting(
                 "connections",
                 at!(Kind::COUNT, config.limits.connections),
                 "Connections served at once; more wait in the system's queue",

@@ -187,7 +187,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let spool = Spool::new(dir.path().to_owned(), &Limits::default());
         let refused = run(take(&spool, 17, 65_536)).err().expect("too long");
-        assert!(matches!(refused, SpoolError::Upload(UploadError::TooLong { len: 1_114_112 })));
+        assert!(matches!(refused, SpoolError::Upload(UploadError::TooLong { len: 1_114_112, .. })));
         let spool = Spool::new(dir.path().join("none"), &Limits::default());
         let refused = run(take(&spool, 8, 65_536)).err().expect("no such directory");
         assert!(matches!(refused, SpoolError::Disk(_)));

@@ -143,7 +143,10 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     };
     check_protection(&config, &auth, &sockets)?;
 
-    let db = Options::new().durability(config.durability).open(&config.data)?;
+    let db = Options::new()
+        .durability(config.durability)
+        .max_value_bytes(config.limits.max_value_bytes)
+        .open(&config.data)?;
     for line in db.recovery().to_string().lines() {
         tracing::info!("recovery: {line}");
     }

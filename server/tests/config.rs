@@ -1,10 +1,13 @@
 //! What an operator is promised about settings: one value from many places, told where from, and
 //! every mistake named before anything starts.
 
+mod support;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use support::{ACCOUNT, Server};
 use tempfile::TempDir;
 
 /// The program in a directory of its own, without a variable of this environment.
@@ -167,6 +170,9 @@ fn numbers_that_make_no_sense_are_refused_with_a_sentence() {
         (&["--connections", "0"][..], "connections must be at least 1"),
         (&["--head-bytes", "100"], "head-bytes must be at least 8KiB"),
         (&["--connection-buffer-bytes", "1KiB"], "connection-buffer-bytes must be at least"),
+        (&["--max-value-bytes", "65MiB"], "max-value-bytes must be from 1 to 64MiB"),
+        (&["--keys-per-page", "0"], "keys-per-page must be from 1 to 10000"),
+        (&["--upload-bytes", "1MiB"], "upload-bytes must be at least 65MiB"),
         (&["--tls-cert", "cert.pem"], "tls-cert needs tls-key"),
         (&["--head-time", "0s"], "longer than nothing"),
         (&["--head-bytes=-1"], "--head-bytes"),
@@ -192,4 +198,41 @@ fn other_commands_look_for_the_store_where_the_server_would() {
     let data = data.to_str().expect("UTF-8");
     assert_eq!(ok(&mut kvast(elsewhere.path(), &["get", "ns", "k", "--data", data])), "v");
     assert_eq!(ok(kvast(elsewhere.path(), &["get", "ns", "k"]).env("KVAST_DATA", data)), "v");
+}
+
+#[test]
+fn the_longest_value_and_page_are_what_is_set_and_texts_say_so() {
+    let server = Server::with(|config| {
+        config.limits.max_value_bytes = 10;
+        config.limits.keys_per_page = 2;
+    });
+    for key in ["/a", "/b", "/c"] {
+        server.put(key, &[b'v'; 10]).ok();
+    }
+    let long = server.put("/a", &[b'v'; 11]);
+    assert_eq!(long.refusal(), "413 Value length of 11 exceeds limit of 10.");
+    let listed = server.get("/").ok().json();
+    assert_eq!(listed["keys"].as_array().map(Vec::len), Some(2));
+    assert_eq!(listed["list_complete"], false);
+    let refused = server.get("/?key_count_limit=3").refusal();
+    assert!(refused.contains("Please specify an integer less than 2."), "{refused}");
+
+    let namespaces = server.get(ACCOUNT).ok().json();
+    let id = namespaces["result"][0]["id"].as_str().expect("an id").to_owned();
+    let value = server.put(&format!("{ACCOUNT}/{id}/values/a"), &[b'v'; 11]);
+    assert_eq!((value.status, &value.json()["errors"][0]["code"]), (413, &10024.into()));
+    let bulk = "[{\"key\":\"k\",\"value\":\"12345678901\"}]";
+    let headers = ["Content-Type: application/json"];
+    let bulk = server.send("PUT", &format!("{ACCOUNT}/{id}/bulk"), &headers, bulk.as_bytes());
+    assert!(bulk.text().contains("exceeds limit of 10."), "{}", bulk.text());
+    assert_eq!(server.put("/v1/namespaces/default/keys/a", &[b'v'; 11]).status, 413);
+    assert_eq!(server.get("/v1/namespaces/default/keys?limit=3").status, 400);
+}
+
+#[test]
+fn values_may_be_longer_than_those_of_workers_kv() {
+    let server = Server::with(|config| config.limits.max_value_bytes = 64 << 20);
+    let value = vec![b'v'; 30 << 20];
+    server.put("/k", &value).ok();
+    assert!(server.get("/k").ok().body == value);
 }

@@ -57,7 +57,7 @@ pub(super) async fn delete(
 
 async fn collect(app: &App, body: &mut Inbound<'_>) -> Result<Buffered, Refusal> {
     let max = app.limits.json_bytes;
-    let too_long = |len| {
+    let too_long = |len, _| {
         let text = format!("Request length of {len} exceeds limit of {max}.");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     };

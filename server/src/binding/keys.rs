@@ -15,8 +15,11 @@ use crate::uri::query_value;
 /// `GET /`
 pub(super) async fn list(call: &Call<'_>, namespace: &Namespace) -> Result<Reply, Refusal> {
     let query = call.query();
-    let limit =
-        rules::page_limit("key_count_limit", query_value(query, "key_count_limit").as_deref())?;
+    let limit = rules::page_limit(
+        "key_count_limit",
+        query_value(query, "key_count_limit").as_deref(),
+        call.app.limits.keys_per_page,
+    )?;
     let mut options = ListOptions::new().limit(limit);
     // Present and empty means absent.
     if let Some(prefix) = query_value(query, "prefix").filter(|prefix| !prefix.is_empty()) {

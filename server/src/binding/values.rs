@@ -13,7 +13,6 @@ use crate::bridge::Opened;
 use crate::call::Call;
 use crate::commit::Write;
 use crate::json;
-use crate::limits::VALUE_BYTES_MAX;
 use crate::reply::{self, Reply, ReplyBody};
 use crate::rules::{self, Broken, Moment, Refusal};
 use crate::staging::StageError;
@@ -43,9 +42,11 @@ pub(super) async fn put(
     let key = key(call.asked.key, call.query())?;
     let options = put_options(&namespace, call.query(), call.headers())?;
     let bridge = &call.app.bridge;
-    let staged = bridge.stage(&namespace, &key, body, VALUE_BYTES_MAX).await;
+    let staged = bridge.stage(&namespace, &key, body, call.app.limits.max_value_bytes).await;
     let staged = staged.map_err(|error| match error {
-        StageError::Upload(error) => error.into_refusal(|len| Broken::ValueTooLong { len }.into()),
+        StageError::Upload(error) => {
+            error.into_refusal(|len, max| Broken::ValueTooLong { len, max }.into())
+        }
         StageError::Engine(failure) => failure.into(),
     })?;
     bridge.commit(staged, options).await?;

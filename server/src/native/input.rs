@@ -10,7 +10,6 @@ use serde_json::{Map, Value as Json};
 use crate::body::{Buffered, Inbound, UploadError};
 use crate::call::Call;
 use crate::json;
-use crate::limits::LIST_KEYS_MAX;
 use crate::problem::{Problem, Trouble};
 use crate::uri::decode_segment;
 
@@ -46,10 +45,10 @@ impl<'q> Query<'q> {
     }
 
     /// How many entries a page has at most.
-    pub(super) fn limit(&self) -> Result<usize, Problem> {
-        let Some(text) = self.get("limit") else { return Ok(LIST_KEYS_MAX) };
-        let limit = text.parse().ok().filter(|limit| (1..=LIST_KEYS_MAX).contains(limit));
-        limit.ok_or_else(|| invalid("limit", &format!("it is a number from 1 to {LIST_KEYS_MAX}")))
+    pub(super) fn limit(&self, most: usize) -> Result<usize, Problem> {
+        let Some(text) = self.get("limit") else { return Ok(most) };
+        let limit = text.parse().ok().filter(|limit| (1..=most).contains(limit));
+        limit.ok_or_else(|| invalid("limit", &format!("it is a number from 1 to {most}")))
     }
 
     /// `true` or `false`, false when it is absent.
@@ -137,7 +136,7 @@ pub(super) fn invalid_body(detail: impl Into<String>) -> Problem {
 /// Why a body could not be read.
 pub(super) fn refuse_body(error: UploadError, too_long: impl FnOnce(u64) -> Problem) -> Problem {
     match error {
-        UploadError::TooLong { len } => too_long(len),
+        UploadError::TooLong { len, .. } => too_long(len),
         UploadError::TooSlow => {
             Problem::new(Trouble::SlowBody, "The request body came too slowly; send it again.")
         }

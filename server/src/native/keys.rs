@@ -62,7 +62,7 @@ pub(super) async fn list(call: &Call<'_>, namespace: &Namespace) -> Result<Reply
     let known = ["prefix", "start", "end", "reverse", "limit", "cursor", "include"];
     let query = Query::of(call.query(), &known)?;
     let include = Include::of(query.get("include").unwrap_or(""))?;
-    let (options, limit) = (list_options(&query)?, query.limit()?);
+    let (options, limit) = (list_options(&query)?, query.limit(call.app.limits.keys_per_page)?);
     let bridge = &call.app.bridge;
     if !include.needs_records() {
         let page = bridge.list(namespace, &options.limit(limit)).await?;

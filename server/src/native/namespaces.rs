@@ -16,7 +16,7 @@ use super::expiry;
 use super::input::{self, Query, invalid_body, read_object};
 use crate::body::Inbound;
 use crate::call::Call;
-use crate::limits::{NATIVE_LIFETIME_MAX, VALUE_BYTES_MAX};
+use crate::limits::NATIVE_LIFETIME_MAX;
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::units::parse_duration;
@@ -26,7 +26,7 @@ const SETTINGS: [&str; 3] = ["max_value_bytes", "default_ttl", "min_ttl"];
 /// `GET /v1/namespaces`: ordered by name, those that the sender may use.
 pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     let query = Query::of(call.query(), &["limit", "cursor"])?;
-    let limit = query.limit()?;
+    let limit = query.limit(call.app.limits.keys_per_page)?;
     let after = query.get("cursor").map(decode_cursor).transpose()?;
     let mut namespaces = call.app.bridge.namespaces();
     namespaces.retain(|namespace| {
@@ -48,7 +48,8 @@ pub(super) async fn create(call: &Call<'_>, body: &mut Inbound<'_>) -> Result<Re
     Query::of(call.query(), &[])?;
     let members = read_object(call, body, &["name", "settings"]).await?;
     let name = name(&members)?.ok_or_else(|| invalid_body("Member \"name\" is missing."))?;
-    let settings = settings(&members, NamespaceSettings::default())?;
+    let settings =
+        settings(&members, NamespaceSettings::default(), call.app.limits.max_value_bytes)?;
     let bridge = &call.app.bridge;
     let created = bridge.create_namespace(name).await?;
     if let Some(settings) = settings {
@@ -76,7 +77,9 @@ pub(super) async fn change(
     call.grant.covers_all_namespaces()?;
     Query::of(call.query(), &[])?;
     let members = read_object(call, body, &["name", "settings"]).await?;
-    let (name, settings) = (name(&members)?, settings(&members, namespace.settings())?);
+    let name = name(&members)?;
+    let max_value_bytes = call.app.limits.max_value_bytes;
+    let settings = settings(&members, namespace.settings(), max_value_bytes)?;
     let bridge = &call.app.bridge;
     if let Some(name) = name {
         bridge.rename_namespace(namespace.id(), name).await?;
@@ -125,6 +128,7 @@ fn name(members: &Map<String, Json>) -> Result<Option<String>, Problem> {
 fn settings(
     members: &Map<String, Json>,
     mut settings: NamespaceSettings,
+    max_value_bytes: u64,
 ) -> Result<Option<NamespaceSettings>, Problem> {
     let asked = match members.get("settings") {
         None => return Ok(None),
@@ -133,7 +137,7 @@ fn settings(
     };
     input::check_members(asked, &SETTINGS)?;
     if let Some(bytes) = asked.get("max_value_bytes") {
-        settings.max_value_bytes = unless_null(bytes, value_bytes)?;
+        settings.max_value_bytes = unless_null(bytes, |bytes| value_bytes(bytes, max_value_bytes))?;
     }
     if let Some(ttl) = asked.get("default_ttl") {
         settings.default_ttl = unless_null(ttl, |ttl| lifetime("default_ttl", ttl))?;
@@ -151,9 +155,9 @@ fn unless_null<T>(
     if json.is_null() { Ok(None) } else { read(json).map(Some) }
 }
 
-fn value_bytes(json: &Json) -> Result<u64, Problem> {
-    input::whole_number(json).filter(|bytes| *bytes <= VALUE_BYTES_MAX).ok_or_else(|| {
-        invalid_body(format!("\"max_value_bytes\" is a number up to {VALUE_BYTES_MAX}, or null."))
+fn value_bytes(json: &Json, max: u64) -> Result<u64, Problem> {
+    input::whole_number(json).filter(|bytes| *bytes <= max).ok_or_else(|| {
+        invalid_body(format!("\"max_value_bytes\" is a number up to {max}, or null."))
     })
 }
 

@@ -21,7 +21,6 @@ use crate::commit::Write;
 use crate::conditions::{self, Guard, Part, Preconditions, Validators, Verdict};
 use crate::error::Failure;
 use crate::json;
-use crate::limits::VALUE_BYTES_MAX;
 use crate::problem::{Problem, Trouble};
 use crate::reply::{self, Reply};
 use crate::staging::StageError;
@@ -78,7 +77,8 @@ pub(super) async fn put(
     let conditions = Preconditions::of(call.headers())?;
     let bridge = &call.app.bridge;
     let guard = guard(call, namespace, &key, &conditions).await?;
-    let max = namespace.settings().max_value_bytes.unwrap_or(VALUE_BYTES_MAX).min(VALUE_BYTES_MAX);
+    let most = call.app.limits.max_value_bytes;
+    let max = namespace.settings().max_value_bytes.unwrap_or(most).min(most);
     let staged = bridge.stage(namespace, &key, body, max).await;
     let staged = staged.map_err(|error| refuse_value(error, max))?;
     let is_new = match guard {

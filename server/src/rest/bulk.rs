@@ -41,7 +41,8 @@ pub(super) async fn put(
     let bridge = &call.app.bridge;
     let mut spooled = bridge.spool(body, BULK_WRITE_BYTES_MAX).await?;
     let moment = Moment::now(&namespace);
-    let write = move |db: &Db| Ok(check_and_write(db, namespace, &mut spooled, moment));
+    let max = call.app.limits.max_value_bytes;
+    let write = move |db: &Db| Ok(check_and_write(db, namespace, &mut spooled, moment, max));
     let outcome = bridge.blocking(write).await??;
     Ok(envelope::result(outcome))
 }
@@ -89,13 +90,14 @@ fn check_and_write(
     namespace: Namespace,
     body: &mut Spooled,
     moment: Moment,
+    value_max: u64,
 ) -> Result<Outcome, ApiError> {
     let checked = body.read().map_err(Fault::Unreadable)?;
-    let count = entries::read_writes::<Fault>(checked, moment, |_| Ok(()))?;
+    let count = entries::read_writes::<Fault>(checked, moment, value_max, |_| Ok(()))?;
 
     let body = body.read().map_err(Fault::Unreadable)?;
     let mut writer = Writer::new(db, namespace, moment);
-    entries::read_writes::<Fault>(body, moment, |entry| {
+    entries::read_writes::<Fault>(body, moment, value_max, |entry| {
         writer.take(entry);
         Ok(())
     })?;

@@ -20,7 +20,7 @@ use crate::commit::Write;
 use crate::conditions::{self, Guard, Part as Range, Preconditions, Validators, Verdict};
 use crate::envelope::{self, ApiError};
 use crate::form::{self, Form, FormError, Kind};
-use crate::limits::{FORM_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::FORM_EXTRA_BYTES_MAX;
 use crate::reply::{self, Reply};
 use crate::rules::{self, Broken, Moment};
 use crate::staging::Staged;
@@ -146,12 +146,12 @@ async fn stage(
     key: &str,
     body: &mut Inbound<'_>,
 ) -> Result<(Staged, Option<String>), ApiError> {
+    let max = call.app.limits.max_value_bytes;
     match form::kind(call.headers()) {
-        Kind::Raw => {
-            Ok((call.app.bridge.stage(namespace, key, body, VALUE_BYTES_MAX).await?, None))
-        }
+        Kind::Raw => Ok((call.app.bridge.stage(namespace, key, body, max).await?, None)),
         Kind::Form { boundary } => {
-            stage_form(call, namespace, key, Form::new(body, boundary, FORM_BYTES_MAX)?).await
+            stage_form(call, namespace, key, Form::new(body, boundary, max + FORM_EXTRA_BYTES_MAX)?)
+                .await
         }
         Kind::NoBoundary => Err(ApiError::bad_value("the multipart form names no boundary")),
     }
@@ -170,8 +170,8 @@ async fn stage_form(
                 return Err(ApiError::bad_value("the multipart form has two parts named value"));
             }
             Some("value") => {
-                let bridge = &call.app.bridge;
-                value = Some(bridge.stage(namespace, key, &mut part, VALUE_BYTES_MAX).await?);
+                let (bridge, max) = (&call.app.bridge, call.app.limits.max_value_bytes);
+                value = Some(bridge.stage(namespace, key, &mut part, max).await?);
             }
             Some("metadata") => {
                 let json = part.collect(METADATA_PART_BYTES_MAX).await.map_err(long_metadata)?;
@@ -187,7 +187,7 @@ async fn stage_form(
 
 fn long_metadata(error: FormError) -> ApiError {
     match error {
-        FormError::Upload(UploadError::TooLong { len }) => {
+        FormError::Upload(UploadError::TooLong { len, .. }) => {
             Broken::MetadataTooLong { len: usize::try_from(len).unwrap_or(usize::MAX) }.into()
         }
         error => error.into(),
