@@ -172,8 +172,8 @@ impl Upload {
     }
 }
 
-#[cfg(all(test, not(loom)))]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::path::Path;
     use std::time::Duration;
