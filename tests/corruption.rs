@@ -438,7 +438,7 @@ fn store_with_blobs(is_closed: bool) -> Store {
 /// Bytes of a blob that are worth an attack: its header, both ends of extents, and a sample.
 fn places_in_a_blob(blob: &[u8]) -> Vec<usize> {
     let step = if cfg!(debug_assertions) { 2003 } else { 509 };
-    let is_worth_it = |at: &usize| *at < 64 || at % step == 0 || (at + 1) % 4096 < 2;
+    let is_worth_it = |at: &usize| *at < 64 || at.is_multiple_of(step) || (at + 1) % 4096 < 2;
     // The last bytes before padding: of a value, or of a block table.
     let is_an_end = |at: &usize| {
         let page = at / 4096 * 4096;

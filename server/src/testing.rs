@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use crate::entries::{self, EntryFault, Fault};
 use crate::framing::{Framing, Place};
 use crate::json;
-use crate::limits::Limits;
+use crate::limits::{Limits, VALUE_BYTES_MAX};
 use crate::rules::{self, Moment};
 use crate::wire::Wire;
 
@@ -70,7 +70,7 @@ pub fn bulk(body: &[u8]) {
         (read, theirs) => panic!("{read:?}, but {theirs:?}"),
     }
     let moment = Moment { now_s: 1000, lifetime_min_s: 60 };
-    let _ = entries::read_writes::<Fault>(body, moment, |entry| {
+    let _ = entries::read_writes::<Fault>(body, moment, VALUE_BYTES_MAX, |entry| {
         rules::check_key(&entry.key).expect("a key that keeps the rules");
         assert!(entry.expires_s.is_none_or(|at| at >= 1060));
         assert!(entry.metadata.is_none_or(|json| json != "null" && json::is_json(&json)));
