@@ -2,7 +2,7 @@
 //!
 //! Standard output carries data only; whatever is said goes to standard error. The exit code
 //! tells kinds of failure apart, so that scripts need not read sentences. Absent on purpose:
-//! talking to a running server from here, but for [`ping`]: `curl` does that.
+//! talking to a running server from here, but for `ping`: `curl` does that.
 
 mod config;
 mod data;
