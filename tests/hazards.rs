@@ -1376,3 +1376,38 @@ fn a_log_or_blob_that_the_manifest_had_lost_is_taken_in_and_not_overwritten() {
         assert!(db.verify(|_| {}).unwrap().is_sound());
     }
 }
+
+#[test]
+fn moving_large_values_on_a_full_disk_does_not_fill_it_further() {
+    let dir = scratch_dir();
+    let armed = Arc::new(AtomicBool::new(false));
+    let hook = {
+        let armed = Arc::clone(&armed);
+        ask(move |op| match op {
+            Op::Write { path, .. } if ends(path, ".run") && armed.load(Ordering::SeqCst) => {
+                Verdict::Fail(errno(ENOSPC))
+            }
+            _ => Verdict::Proceed,
+        })
+    };
+    let db = large(os()).disk_hook(hook).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    users.put("stays", bytes(1, 20_000)).unwrap();
+    for nth in 0..4 {
+        users.put("other", bytes(nth, 20_000)).unwrap();
+    }
+    armed.store(true, Ordering::SeqCst);
+    for _ in 0..50 {
+        let _ = db.compact();
+    }
+    armed.store(false, Ordering::SeqCst);
+    let takes = |path: &PathBuf| std::fs::metadata(path).unwrap().blocks() * 512;
+    let before: u64 = files(dir.path(), ".blob").iter().map(takes).sum();
+    assert!(before < 250_000, "fifty attempts take {before} bytes");
+    for _ in 0..3 {
+        db.compact().unwrap();
+    }
+    assert!(db.stats().compaction_copied_bytes > 0, "there was something to be moved");
+    assert!(*users.get("stays").unwrap().unwrap() == bytes(1, 20_000));
+    assert!(*users.get("other").unwrap().unwrap() == bytes(3, 20_000));
+}

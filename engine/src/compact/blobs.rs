@@ -73,6 +73,10 @@ impl Compactor {
             let _nobody_refers = self.keyspace.move_extents();
             self.move_references(&blobs, &copies, now_ms, memory)
         });
+        if !matches!(moved, Ok(true)) {
+            // Sealing the blob that has the copies gives back what they take at its end.
+            self.stage.rotate();
+        }
         if let Err(Error::Corrupt(corruption)) = &moved {
             let is_guilty = |blob: &&Arc<Segment>| blob.body.file_name() == corruption.file;
             let guilty = blobs.iter().find(is_guilty).map(|guilty| vec![guilty.id()]);
