@@ -12,54 +12,54 @@
 //! and go up:
 //!
 //! ```text
-//! units     sizes and times as text
-//! limits    every number
-//! config    what a server is started with
-//! settings  flags, variables, kvast.toml
-//! uri       two decodings of a target
-//! json      JSON as text
-//! conditions ETags, dates, ranges
-//! route     (method, path) -> what is asked
-//! error     engine failure -> status, code
-//! rules     refusals in the API's words
-//! blocking  threads for what may wait for a disk
-//! download  values on their way out
-//! entries   bulk bodies, entry by entry
-//! reply     answers and streamed bodies
-//! token     tokens at rest
-//! auth      who may do what
-//! memory    large blocks go back
-//! trace     names of requests
-//! exposition the text that Prometheus reads
-//! metrics   what is counted about requests
-//! process   what the system tells about this process
-//! body      uploads under one memory budget
-//! staging   values on their way in
-//! form      multipart bodies, part by part
-//! spool     long bodies, on disk until they are used
-//! envelope  answers of the REST surface
-//! commit    writes in flight share a sync
-//! bridge    async to blocking, here only
-//! gather    several values in one answer
-//! phase     serving, draining
-//! app       what requests share
-//! call      one request, for its handler
-//! binding   the binding surface
-//! rest      the REST surface
-//! problem   errors of the native surface
-//! native    the native surface
-//! openapi   the description of it all
-//! ops       health, metrics, OpenAPI
-//! remote    Miniflare's form of a binding request
-//! service   one request from head to answer
-//! framing   where requests end
-//! wire      a socket that does not wait for ever
-//! tls       certificates and handshakes
-//! socket    places to listen
-//! streams   requests of one HTTP/2 connection
-//! listen    connections
-//! start     a running server
-//! cli       the program
+//! units       sizes and times as text
+//! limits      every number
+//! config      what a server is started with
+//! settings    flags, variables, kvast.toml
+//! uri         two decodings of a target
+//! json        JSON as text
+//! conditions  ETags, dates, ranges
+//! route       (method, path) -> what is asked
+//! error       engine failure -> status, code
+//! rules       refusals in the API's words
+//! blocking    threads for what may wait for a disk
+//! download    values on their way out
+//! entries     bulk bodies, entry by entry
+//! reply       answers and streamed bodies
+//! token       tokens at rest
+//! auth        who may do what
+//! memory      large blocks go back
+//! trace       names of requests
+//! exposition  the text that Prometheus reads
+//! metrics     what is counted about requests
+//! process     what the system tells about this process
+//! body        uploads under one memory budget
+//! staging     values on their way in
+//! form        multipart bodies, part by part
+//! spool       long bodies, on disk until they are used
+//! envelope    answers of the REST surface
+//! commit      writes in flight share a sync
+//! bridge      async to blocking, here only
+//! gather      several values in one answer
+//! phase       serving, draining
+//! app         what requests share
+//! call        one request, for its handler
+//! binding     the binding surface
+//! rest        the REST surface
+//! problem     errors of the native surface
+//! native      the native surface
+//! openapi     the description of it all
+//! ops         health, metrics, OpenAPI
+//! remote      Miniflare's form of a binding request
+//! service     one request from head to answer
+//! framing     where requests end
+//! wire        a socket that does not wait for ever
+//! tls         certificates and handshakes
+//! socket      places to listen
+//! streams     requests of one HTTP/2 connection
+//! listen      connections
+//! start       a running server
+//! cli         the program
 //! ```
 
 mod app;

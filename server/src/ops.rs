@@ -20,7 +20,11 @@ pub(crate) async fn serve(call: &Call<'_>, asked: Ops) -> Reply {
     match asked {
         Ops::Health | Ops::HeadHealth => health::health(),
         Ops::Ready | Ops::HeadReady => health::ready(call),
-        Ops::Metrics => scrape::metrics(call).await.unwrap_or_else(fail),
+        // They tell about all namespaces together.
+        Ops::Metrics => match call.grant.covers_all_namespaces() {
+            Ok(()) => scrape::metrics(call).await.unwrap_or_else(fail),
+            Err(denied) => deny(denied),
+        },
         Ops::OpenApi => reply::text("application/json", openapi::DOCUMENT),
     }
 }

@@ -232,6 +232,8 @@ fn a_token_does_what_it_was_made_for() {
     serving.send("PUT", "/k", &[&bare]).ok();
     serving.send("PUT", "/k", &[&scoped, "X-KV-Namespace: own"]).ok();
     assert_eq!(serving.send("PUT", "/k", &[&scoped]).status, 403, "the namespace default");
+    assert_eq!(serving.send("GET", "/metrics", &[&scoped]).status, 403, "of all namespaces");
+    serving.send("GET", "/metrics", &[&reads]).ok();
     let listed = serving.send("GET", ACCOUNT, &[&scoped]).ok().json();
     let titles: Vec<&str> = listed["result"]
         .as_array()
