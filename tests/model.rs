@@ -25,6 +25,7 @@ mod support;
 use support::contents::{Change, Contents, Keys, Stored, handle, options, perform, read, read_all};
 use support::disk::Killer;
 use support::rng::{self, Rng};
+use support::scratch_dir;
 
 const RUNS: u64 = 4;
 /// Of all runs together; debug builds do a share.
@@ -753,7 +754,7 @@ fn note_version(change: &mut Change, version: u64) {
 
 fn run(seed: u64, background: bool, operations: u64) -> Tally {
     println!("SEED={seed} background={background}");
-    let dir = tempfile::tempdir().expect("make a directory");
+    let dir = scratch_dir();
     let path = dir.path().join("store");
     let _blame = Blame { seed, dir };
     let mut run = Run::new(seed, background, path);
