@@ -332,7 +332,6 @@ impl ValueStream {
 }
 
 #[cfg(all(test, not(loom)))]
-#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use crate::{Db, Durability, Options};
 
@@ -341,9 +340,9 @@ mod tests {
     }
 
     fn store() -> (tempfile::TempDir, Db) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("make a directory");
         let options = Options::new().durability(Durability::Os).background(false);
-        let db = options.open(dir.path().join("store")).unwrap();
+        let db = options.open(dir.path().join("store")).expect("open");
         (dir, db)
     }
 
