@@ -111,7 +111,7 @@ fn statuses(code: Code) -> (u16, u16, u16, u32) {
         Code::ValueTooLarge | Code::BatchTooLarge => (413, 413, 413, 10024),
         Code::InvalidExpiry => (400, 400, 400, 10033),
         Code::InvalidCursor => (400, 400, 400, 10039),
-        Code::InvalidOption => (400, 400, 400, 10029),
+        Code::InvalidOption | Code::WrongLength => (400, 400, 400, 10029),
         Code::InvalidName => (400, 400, 400, 10019),
         Code::NamespaceNotFound => (400, 404, 404, 10013),
         Code::NamespaceExists => (400, 400, 409, 10014),
