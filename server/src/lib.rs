@@ -22,6 +22,7 @@
 //! route       (method, path) -> what is asked
 //! error       engine failure -> status, code
 //! rules       refusals in the API's words
+//! listing     pages of keys, for both Workers KV surfaces
 //! blocking    threads for what may wait for a disk
 //! download    values on their way out
 //! entries     bulk bodies, entry by entry
@@ -84,6 +85,7 @@ mod gather;
 mod json;
 mod limits;
 mod listen;
+mod listing;
 mod memory;
 mod metrics;
 mod native;

@@ -4,45 +4,25 @@
 //! JSON*, because the runtime parses whatever string it finds there. The cursor is the engine's
 //! and opaque to this file too.
 
-use kvast::{ListOptions, Listed, Namespace, Page};
+use kvast::{Namespace, Page};
 
 use crate::call::Call;
 use crate::json;
+use crate::listing::{self, Metadata};
 use crate::reply::{self, Reply};
-use crate::rules::{self, Refusal};
-use crate::uri::query_value;
+use crate::rules::Refusal;
 
 /// `GET /`
 pub(super) async fn list(call: &Call<'_>, namespace: &Namespace) -> Result<Reply, Refusal> {
-    let query = call.query();
-    let limit = rules::page_limit(
-        "key_count_limit",
-        query_value(query, "key_count_limit").as_deref(),
-        call.app.limits.keys_per_page,
-    )?;
-    let mut options = ListOptions::new().limit(limit);
-    // Present and empty means absent.
-    if let Some(prefix) = query_value(query, "prefix").filter(|prefix| !prefix.is_empty()) {
-        rules::check_key_length(&prefix)?;
-        options = options.prefix(prefix.into_owned());
-    }
-    if let Some(cursor) = query_value(query, "cursor").filter(|cursor| !cursor.is_empty()) {
-        options = options.cursor(cursor.into_owned());
-    }
+    let options = listing::options(call.query(), "key_count_limit", call.app.limits.keys_per_page)?;
     let page = call.app.bridge.list(namespace, &options).await?;
     Ok(reply::json(render(&page), None))
 }
 
 fn render(page: &Page) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + 48 * page.len());
-    out.extend_from_slice(b"{\"keys\":[");
-    for (at, listed) in page.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        push_listed(&mut out, &listed);
-    }
-    out.extend_from_slice(b"],\"list_complete\":");
+    let mut out = b"{\"keys\":".to_vec();
+    listing::push_keys(&mut out, page, Metadata::JsonInText);
+    out.extend_from_slice(b",\"list_complete\":");
     json::push(&mut out, &page.is_complete());
     if let Some(cursor) = page.cursor() {
         out.extend_from_slice(b",\"cursor\":");
@@ -50,18 +30,4 @@ fn render(page: &Page) -> Vec<u8> {
     }
     out.push(b'}');
     out
-}
-
-fn push_listed(out: &mut Vec<u8>, listed: &Listed<'_>) {
-    out.extend_from_slice(b"{\"name\":");
-    json::push(out, &*String::from_utf8_lossy(listed.key));
-    if let Some(ms) = listed.expires_at {
-        out.extend_from_slice(b",\"expiration\":");
-        json::push(out, &(ms / 1000));
-    }
-    if let Some(metadata) = json::metadata(listed.metadata) {
-        out.extend_from_slice(b",\"metadata\":");
-        json::push(out, &*metadata);
-    }
-    out.push(b'}');
 }
