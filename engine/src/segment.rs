@@ -13,16 +13,19 @@
 //! A blob goes the same way: a `blob::Blob` writes to it, sealing gives it its length, and instead of a
 //! footer it has [`Extents`] in memory.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::address::{SegmentId, Slot};
+use crate::disk::{Disk, DiskFile};
 use crate::error::{Corruption, Damage};
 use crate::format::record::{
     self, BLOCK_LEN, Content, Extent, Header, Item, Record, extent_len, table_of,
 };
-use crate::format::segment_header::{self, SegmentKind};
+use crate::format::segment_header::{self, RECORDS_START, SegmentHeader, SegmentKind};
 use crate::format::{Seed, StoreId};
 use crate::mmap::Map;
 
@@ -123,6 +126,23 @@ impl Body {
     pub(crate) fn item(&self, offset: u64) -> Result<Item<'_>, Damage> {
         record::decode(self.bytes_from(offset), self.seed.at(offset))
     }
+}
+
+/// Makes the file of a segment: its header is durable and its name is not, and it holds nothing.
+fn create_file(
+    disk: &Disk,
+    dir: &Path,
+    header: &SegmentHeader,
+    capacity: u64,
+) -> io::Result<(DiskFile, Map)> {
+    let file = disk.create(&dir.join(file_name(header.segment, header.kind)))?;
+    let mut page = vec![0; RECORDS_START as usize];
+    page[..segment_header::LEN].copy_from_slice(&header.encode());
+    file.write_at(&page, 0)?;
+    file.set_len(capacity)?;
+    file.sync()?;
+    let map = Map::new(file.as_file(), capacity as usize, RECORDS_START as usize)?;
+    Ok((file, map))
 }
 
 pub(crate) fn file_name(id: SegmentId, kind: SegmentKind) -> String {

@@ -9,11 +9,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Body, Segment, file_name};
+use super::{Body, Segment, create_file};
 use crate::address::{SegmentId, Slot};
 use crate::disk::{Disk, DiskFile};
 use crate::format::StoreId;
-use crate::format::segment_header::{self, RECORDS_START, SegmentHeader, SegmentKind};
+use crate::format::segment_header::{RECORDS_START, SegmentHeader, SegmentKind};
 use crate::mmap::Map;
 
 /// Blocks that were written before make a later sync cheaper, because only their content changes:
@@ -55,14 +55,8 @@ impl NewLog {
         capacity: u64,
     ) -> io::Result<NewLog> {
         let kind = SegmentKind::Log;
-        let file = disk.create(&dir.join(file_name(id, kind)))?;
         let header = SegmentHeader { kind, window: 0, segment: id, store: *store, writer_epoch };
-        let mut page = vec![0; RECORDS_START as usize];
-        page[..segment_header::LEN].copy_from_slice(&header.encode());
-        file.write_at(&page, 0)?;
-        file.set_len(capacity)?;
-        file.sync()?;
-        let map = Map::new(file.as_file(), capacity as usize, RECORDS_START as usize)?;
+        let (file, map) = create_file(disk, dir, &header, capacity)?;
         Ok(NewLog { id, file, map })
     }
 

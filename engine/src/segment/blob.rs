@@ -13,12 +13,12 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Body, Segment, file_name};
+use super::{Body, Segment, create_file};
 use crate::address::{SegmentId, Slot};
 use crate::disk::{Disk, DiskFile};
 use crate::format::StoreId;
 use crate::format::record::{EXTENT_ALIGN, Extent};
-use crate::format::segment_header::{self, RECORDS_START, SegmentHeader, SegmentKind};
+use crate::format::segment_header::{RECORDS_START, SegmentHeader, SegmentKind};
 use crate::mmap::Map;
 
 /// An open blob and the right to write to it.
@@ -65,14 +65,8 @@ impl NewBlob {
         capacity: u64,
     ) -> io::Result<NewBlob> {
         let kind = SegmentKind::Blob;
-        let file = disk.create(&dir.join(file_name(id, kind)))?;
         let header = SegmentHeader { kind, window: 0, segment: id, store: *store, writer_epoch };
-        let mut page = vec![0; RECORDS_START as usize];
-        page[..segment_header::LEN].copy_from_slice(&header.encode());
-        file.write_at(&page, 0)?;
-        file.set_len(capacity)?;
-        file.sync()?;
-        let map = Map::new(file.as_file(), capacity as usize, RECORDS_START as usize)?;
+        let (file, map) = create_file(disk, dir, &header, capacity)?;
         Ok(NewBlob { id, file, map })
     }
 
