@@ -1,11 +1,9 @@
 //! Who is let in: anybody on loopback without a token file, and with one only holders of a token.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{ACCOUNT, Server};
 use kvast_server::{Config, StartError, start};
-use support::{ACCOUNT, Server};
 
 fn guarded() -> Server {
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -69,7 +67,7 @@ fn an_address_that_others_can_reach_needs_a_token_file() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = Config {
         listen: vec![kvast_server::ListenOn::Tcp("0.0.0.0:0".parse().expect("an address"))],
-        ..support::config(dir.path())
+        ..crate::support::config(dir.path())
     };
     let Err(error) = start(config.clone()) else { panic!("it started") };
     assert!(matches!(error, StartError::Unprotected(_)));
@@ -87,7 +85,8 @@ fn a_token_file_without_a_token_is_refused() {
     let tokens = dir.path().join("tokens");
     for text in ["", "\n  \n# none\n"] {
         fs::write(&tokens, text).expect("it is written");
-        let config = Config { token_file: Some(tokens.clone()), ..support::config(dir.path()) };
+        let config =
+            Config { token_file: Some(tokens.clone()), ..crate::support::config(dir.path()) };
         assert!(matches!(start(config), Err(StartError::TokenFile { .. })));
     }
 }

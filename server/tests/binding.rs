@@ -1,8 +1,6 @@
 //! What the binding surface promises: every request of a Workers runtime, with its exact errors.
 
-mod support;
-
-use support::{Server, encode, unix_now};
+use crate::support::{Server, encode, unix_now};
 
 const LIMIT: usize = 25 * 1024 * 1024;
 

@@ -1,15 +1,13 @@
 //! What the program promises: data alone on standard output, an exit code that tells, and an end
 //! without loss when it is asked to stop.
 
-mod support;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use support::Client;
+use crate::support::Client;
 use tempfile::TempDir;
 
 fn command(dir: &Path) -> Command {
@@ -95,7 +93,7 @@ fn a_value_goes_in_and_comes_out_byte_for_byte() {
 fn lists_show_keys_expirations_and_metadata() {
     let dir = TempDir::new().expect("a directory");
     let dir = dir.path();
-    let at = support::unix_now() + 1000;
+    let at = crate::support::unix_now() + 1000;
     expect(dir, &["put", "ns", "b", "v", "--expires", &at.to_string()], 0, b"");
     expect(dir, &["put", "ns", "a", "v", "--metadata", "{ \"n\": 1 }"], 0, b"");
     expect(dir, &["put", "ns", "p/1", "v"], 0, b"");
@@ -218,8 +216,10 @@ fn sigterm_drains_and_closes_and_what_was_written_is_there() {
         let serving = Serving::start(dir.path(), &["--durability", durability]);
         let mut client = Client::to(serving.addr);
         client.send("PUT", "/k", &[], b"value").ok();
-        client
-            .write(format!("{}Content-Length: 8\r\n\r\nhalf", support::head("PUT", "/late", &[])));
+        client.write(format!(
+            "{}Content-Length: 8\r\n\r\nhalf",
+            crate::support::head("PUT", "/late", &[])
+        ));
         std::thread::sleep(Duration::from_millis(100));
         serving.signal(signal);
         std::thread::sleep(Duration::from_millis(100));

@@ -1,13 +1,11 @@
 //! What an operator is promised about settings: one value from many places, told where from, and
 //! every mistake named before anything starts.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use support::{ACCOUNT, Server};
+use crate::support::{ACCOUNT, Server};
 use tempfile::TempDir;
 
 /// The program in a directory of its own, without a variable of this environment.

@@ -2,9 +2,7 @@
 //! refused, after the answers to what came before it, and the connection ends. What is merely
 //! unusual is served.
 
-mod support;
-
-use support::{Client, Server, head, request};
+use crate::support::{Client, Server, head, request};
 
 /// Sends a sound request and then these bytes, with a third request behind them.
 fn smuggle(server: &Server, bytes: &[u8]) -> Client {

@@ -1,15 +1,13 @@
 //! What the transport promises: refusals are heard, nothing half-sent is stored, nothing waits for
 //! ever, and stopping loses no answer.
 
-mod support;
-
 use std::io::Write;
 use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{Client, Server, config, head, request};
 use kvast::Durability;
-use support::{Client, Server, config, head, request};
 
 const LIMIT: usize = 25 * 1024 * 1024;
 
@@ -368,7 +366,7 @@ fn a_body_in_a_coding_that_is_not_known_is_refused_and_not_stored() {
     let server = Server::new();
     for coding in ["gzip, chunked", "gzip", "chunked\r\nTransfer-Encoding: chunked"] {
         let mut client = server.connect();
-        let head = support::head("PUT", "/coded", &[]);
+        let head = crate::support::head("PUT", "/coded", &[]);
         client.write(format!("{head}Transfer-Encoding: {coding}\r\n\r\n1\r\nx\r\n0\r\n\r\n"));
         assert!(client.read().status >= 400, "{coding}");
     }

@@ -1,16 +1,14 @@
 //! A server's life as its operator and its service manager see it: when it is ready, what a signal
 //! does, that stopping costs no answer that was begun, and an exit code that tells how it ended.
 
-mod support;
-
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::program::{self, Program};
-use support::{Client, PATIENCE, config};
+use crate::support::program::{self, Program};
+use crate::support::{Client, PATIENCE, config};
 use tempfile::TempDir;
 
 fn serve(dir: &Path, args: &[&str]) -> Command {

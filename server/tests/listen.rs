@@ -2,8 +2,6 @@
 //! sockets that somebody else has opened; what other machines reach needs a token. A connection
 //! may wait between requests, not within one.
 
-mod support;
-
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -14,9 +12,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::program::{self, Program};
+use crate::support::{Client, Server, config};
 use kvast_server::{Config, ListenOn, StartError, start};
-use support::program::{self, Program};
-use support::{Client, Server, config};
 use tempfile::TempDir;
 
 fn tcp(addr: &str) -> ListenOn {
@@ -143,7 +141,7 @@ fn connections_of_all_places_share_the_places_there_are() {
     let mut first = server.connect();
     first.send("GET", "/", &[], b"").ok();
     let mut second = Client::to_unix(&path);
-    second.write(support::request("GET", "/", &[], b""));
+    second.write(crate::support::request("GET", "/", &[], b""));
     thread::sleep(Duration::from_millis(100));
     drop(first);
     second.read().ok();
@@ -212,7 +210,7 @@ fn sockets_of_a_service_manager_take_the_place_of_the_address() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let addr: SocketAddr = listener.local_addr().expect("an address");
     let mut early = Client::to(addr);
-    early.write(support::request("PUT", "/k", &[], b"early"));
+    early.write(crate::support::request("PUT", "/k", &[], b"early"));
     let mut server = activated(dir.path(), listener.into());
     assert_eq!(server.addr(), addr);
     early.read().ok();

@@ -1,12 +1,10 @@
 //! Promise: on the native surface a value is a resource as HTTP has them, and errors are problems
 //! that a program can read.
 
-mod support;
-
 use std::thread;
 
+use crate::support::{Answer, Server};
 use serde_json::{Value, json};
-use support::{Answer, Server};
 
 const KEYS: &str = "/v1/namespaces/default/keys";
 
@@ -279,7 +277,8 @@ fn a_refused_write_is_refused_before_its_body_is_asked_for() {
     let server = Server::new();
     put(&server, "c", &[], "one");
     let mut client = server.connect();
-    let head = support::head("PUT", &key("c"), &["If-None-Match: *", "Expect: 100-continue"]);
+    let head =
+        crate::support::head("PUT", &key("c"), &["If-None-Match: *", "Expect: 100-continue"]);
     client.write(format!("{head}Content-Length: 1000000\r\n\r\n"));
     assert_problem(&client.read(), 412, "version_mismatch");
 }
@@ -342,7 +341,7 @@ fn values_have_a_longest() {
     let server = Server::new();
     let max = 26_214_400;
     let mut client = server.connect();
-    let head = support::head("PUT", &key("v"), &["Expect: 100-continue"]);
+    let head = crate::support::head("PUT", &key("v"), &["Expect: 100-continue"]);
     client.write(format!("{head}Content-Length: {}\r\n\r\n", max + 1));
     assert_problem(&client.read(), 413, "value_too_large");
     let namespace = "/v1/namespaces/default";
@@ -486,7 +485,7 @@ fn the_least_life_that_a_namespace_allows_is_enough_on_every_surface() {
     for least in [1, 60, 90] {
         let settings = json!({ "settings": { "min_ttl": least } }).to_string();
         server.send("PATCH", "/v1/namespaces/default", &[], settings.as_bytes()).ok();
-        let rest = format!("{}/default", support::ACCOUNT);
+        let rest = format!("{}/default", crate::support::ACCOUNT);
         server.put(&format!("/k?expiration_ttl={least}"), b"").ok();
         server.put(&format!("{rest}/values/k?expiration_ttl={least}"), b"").ok();
         let entry = json!([{ "key": "k", "value": "", "expiration_ttl": least }]).to_string();

@@ -1,13 +1,11 @@
 //! Promise: on the native surface keys are listed in either direction with what is asked for beside
 //! them, and a batch happens whole or not at all.
 
-mod support;
-
+use crate::support::{Answer, Server, encode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kvast::Namespace;
 use serde_json::{Value, json};
-use support::{Answer, Server, encode};
 
 const LIST: &str = "/v1/namespaces/default/keys";
 const BATCH: &str = "/v1/namespaces/default/batch";

@@ -1,12 +1,10 @@
 //! Promise: what `/openapi.json` says of an answer is true: its status, its type, its headers, its
 //! form. Each operation is seen to succeed, and to refuse.
 
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::{ACCOUNT, Answer, Server};
 use serde_json::{Value as Json, json};
-use support::{ACCOUNT, Answer, Server};
 
 /// The document, and which of its operations have been seen to succeed.
 struct Description {

@@ -1,12 +1,10 @@
 //! What an operator's tools are promised: health and readiness for anybody, numbers that add up, and
 //! a name for every request.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 
-use support::Server;
+use crate::support::Server;
 
 /// The samples of an exposition: name with labels, and value.
 fn samples(text: &str) -> BTreeMap<&str, f64> {

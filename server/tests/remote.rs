@@ -1,9 +1,7 @@
 //! What Miniflare's form of a binding request comes to.
 
-mod support;
-
+use crate::support::{ACCOUNT, Server};
 use serde_json::json;
-use support::{ACCOUNT, Server};
 
 #[test]
 fn a_wrapped_request_is_the_binding_request_that_it_stands_for() {

@@ -1,9 +1,9 @@
 //! What the REST surface promises about many keys in one request.
 
-mod support;
-
+use crate::support::{
+    ACCOUNT, Server, assert_api_error, default_namespace, message, request, unix_now,
+};
 use serde_json::{Value, json};
-use support::{ACCOUNT, Server, assert_api_error, default_namespace, message, request, unix_now};
 
 fn written(count: usize) -> Value {
     json!({
@@ -12,7 +12,7 @@ fn written(count: usize) -> Value {
     })
 }
 
-fn put(server: &Server, base: &str, entries: &Value) -> support::Answer {
+fn put(server: &Server, base: &str, entries: &Value) -> crate::support::Answer {
     server.put(&format!("{base}/bulk"), entries.to_string().as_bytes())
 }
 

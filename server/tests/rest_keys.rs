@@ -1,9 +1,7 @@
 //! What the REST surface promises about lists of keys.
 
-mod support;
-
+use crate::support::{ACCOUNT, Server, assert_api_error, default_namespace, encode, unix_now};
 use serde_json::{Value, json};
-use support::{ACCOUNT, Server, assert_api_error, default_namespace, encode, unix_now};
 
 fn names(page: &Value) -> Vec<&str> {
     let listed = page["result"].as_array().expect("a list").iter();

@@ -1,9 +1,7 @@
 //! What the REST surface promises about namespaces, and about everything it does not serve.
 
-mod support;
-
+use crate::support::{ACCOUNT, Server, assert_api_error};
 use serde_json::{Value, json};
-use support::{ACCOUNT, Server, assert_api_error};
 
 fn create(server: &Server, title: &str) -> String {
     let made = server.post(ACCOUNT, &json!({ "title": title }).to_string()).ok().json();

@@ -1,11 +1,9 @@
 //! What the REST surface promises about the value and the metadata of one key.
 
-mod support;
-
-use serde_json::{Value, json};
-use support::{
+use crate::support::{
     ACCOUNT, Server, assert_api_error, default_namespace, encode, form, message, unix_now,
 };
+use serde_json::{Value, json};
 
 const FORM: &str = "Content-Type: multipart/form-data; boundary=b0";
 const VALUE_BYTES_MAX: usize = 26_214_400;

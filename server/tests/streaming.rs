@@ -1,8 +1,6 @@
 //! What large values promise: they come and go in pieces, nobody sees half of one, and those who are
 //! slow keep nobody else waiting.
 
-mod support;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -12,8 +10,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{Client, Server, config, head, request};
 use kvast::Durability;
-use support::{Client, Server, config, head, request};
 
 const MIB: usize = 1 << 20;
 const LIMIT: usize = 25 * MIB;

@@ -1,8 +1,6 @@
 //! HTTPS: the certificate is checked before anything is served, changed without dropping anybody,
 //! and a client chooses HTTP/2 by ALPN, within bounds. Silence costs a place for a bounded time.
 
-mod support;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,6 +9,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::program::{self, Program};
+use crate::support::{Client, PATIENCE, Server, config, request};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{self, SendRequest};
@@ -18,8 +18,6 @@ use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kvast_server::{Config, StartError, TlsFiles, start};
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
-use support::program::{self, Program};
-use support::{Client, PATIENCE, Server, config, request};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
@@ -108,7 +106,7 @@ fn tls(
     alpn: &str,
 ) -> std::io::Result<TlsStream> {
     let session = ClientConnection::new(trusting(trusted, alpn), localhost()).expect("a session");
-    let mut stream = StreamOwned::new(session, support::tcp(addr));
+    let mut stream = StreamOwned::new(session, crate::support::tcp(addr));
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock)?;
     }
@@ -133,7 +131,7 @@ fn http_1_1_over_tls_is_served_like_without() {
     client.send("PUT", "/k", &[], &value).ok();
     assert!(client.send("GET", "/k", &[], b"").ok().body == value);
 
-    let head = support::head("PUT", "/bad", &["Content-Length: 1"]);
+    let head = crate::support::head("PUT", "/bad", &["Content-Length: 1"]);
     client.write(format!("{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"));
     assert_eq!(client.read().status, 400, "what is framed in two ways is refused here too");
     assert!(ends(&mut client.stream));

@@ -1,8 +1,6 @@
 //! What tokens are promised to do: every route asks for one, each allows what it was made for and no
 //! more, and a running server learns of new and revoked ones by itself.
 
-mod support;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{ACCOUNT, Answer, Client};
+use crate::support::{ACCOUNT, Answer, Client};
 use tempfile::TempDir;
 
 /// The table of routes, as it is written.
