@@ -25,17 +25,25 @@ pub(crate) enum Kind {
     Raw,
     /// A form whose parts this text divides.
     Form { boundary: String },
-    /// A form that says nothing of what divides its parts.
+    /// A form that does not say what divides its parts, or not so that it can be read.
     NoBoundary,
 }
 
 pub(crate) fn kind(headers: &HeaderMap) -> Kind {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    match content_type.map(multer::parse_boundary) {
-        Some(Ok(boundary)) => Kind::Form { boundary },
-        Some(Err(multer::Error::NoBoundary)) => Kind::NoBoundary,
+    let Some(content_type) = headers.get(CONTENT_TYPE) else { return Kind::Raw };
+    match content_type.to_str().map(multer::parse_boundary) {
+        Ok(Ok(boundary)) => Kind::Form { boundary },
+        // Stored as it is, the form itself would be the value.
+        _ if announces_form(content_type.as_bytes()) => Kind::NoBoundary,
         _ => Kind::Raw,
     }
+}
+
+fn announces_form(content_type: &[u8]) -> bool {
+    const FORM: &[u8] = b"multipart/form-data";
+    content_type.split_at_checked(FORM.len()).is_some_and(|(kind, rest)| {
+        kind.eq_ignore_ascii_case(FORM) && rest.first().is_none_or(|next| b"; \t,".contains(next))
+    })
 }
 
 /// A form as it arrives.
@@ -287,9 +295,22 @@ mod tests {
         {
             assert!(matches!(of(content_type), Kind::Form { boundary } if boundary == "b0"));
         }
-        assert!(matches!(of("multipart/form-data"), Kind::NoBoundary));
-        for content_type in ["text/plain", "application/json", "multipart/mixed; boundary=b0", "x"]
-        {
+        for content_type in [
+            "multipart/form-data",
+            "multipart/form-data; boundary=\"\"",
+            "multipart/form-data; boundary=\"b0",
+            "Multipart/form-data; boundary=a b",
+            "multipart/form-data, text/plain; boundary=b0",
+        ] {
+            assert!(matches!(of(content_type), Kind::NoBoundary), "{content_type}");
+        }
+        for content_type in [
+            "text/plain",
+            "application/json",
+            "multipart/mixed; boundary=b0",
+            "multipart/form-database",
+            "x",
+        ] {
             assert!(matches!(of(content_type), Kind::Raw), "{content_type}");
         }
         assert!(matches!(kind(&HeaderMap::new()), Kind::Raw));

@@ -153,7 +153,9 @@ async fn stage(
             stage_form(call, namespace, key, Form::new(body, boundary, max + FORM_EXTRA_BYTES_MAX)?)
                 .await
         }
-        Kind::NoBoundary => Err(ApiError::bad_value("the multipart form names no boundary")),
+        Kind::NoBoundary => {
+            Err(ApiError::bad_value("the type of the multipart form names no boundary"))
+        }
     }
 }
 
