@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use crate::bridge::{Bridge, Whole};
 use crate::error::Failure;
-use crate::json;
+use crate::json::{self, Plain};
 use crate::limits::{BULK_KEYS_MAX, VALUE_BYTES_MAX};
 use crate::reply::Reserve;
 use crate::rules::{self, Broken};
@@ -23,11 +23,11 @@ use crate::rules::{self, Broken};
 pub(crate) struct Request {
     keys: Vec<String>,
     #[serde(default, rename = "type")]
-    kind: Option<Json>,
+    kind: Option<Plain>,
     #[serde(default)]
     with_metadata: Option<bool>,
     #[serde(default)]
-    cache_ttl: Option<Json>,
+    cache_ttl: Option<Plain>,
 }
 
 /// How values are shown.
@@ -54,7 +54,7 @@ impl Request {
 
     /// Checks type, number of keys, then each key and the cache lifetime.
     fn check(&self) -> Result<Shape, Broken> {
-        let as_json = match self.kind.as_ref().map(text_of).as_deref() {
+        let as_json = match self.kind.as_deref().map(text_of).as_deref() {
             None | Some("" | "text") => false,
             Some("json") => true,
             Some(kind) => return Err(Broken::BulkType { given: kind.to_owned() }),
@@ -64,7 +64,7 @@ impl Request {
             1..=BULK_KEYS_MAX => {}
             _ => return Err(Broken::BulkTooManyKeys),
         }
-        let cache_ttl = self.cache_ttl.as_ref().map(text_of);
+        let cache_ttl = self.cache_ttl.as_deref().map(text_of);
         for key in &self.keys {
             rules::check_key(key)?;
             cache_ttl.as_deref().map_or(Ok(()), rules::check_cache_ttl)?;

@@ -2,12 +2,87 @@
 //!
 //! Numbers of any size, the order of members and repeated members are the client's own business,
 //! so what a client wrote is passed on letter for letter, apart from white space between tokens.
-//! Absent on purpose: a value tree.
+//! What a client sends is read into a tree by [`Plain`] only. Absent on purpose: a tree of one's own.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
 
-use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+/// A client's JSON as a tree, at most as deep as the parser allows.
+///
+/// Values that `serde_json` reads by itself have no such bound: what stands behind a certain member
+/// is taken for text that is JSON again, and 100 KiB of that can be deeper than a thread's stack.
+#[derive(Debug)]
+pub(crate) struct Plain(pub(crate) Value);
+
+impl Deref for Plain {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Plain, D::Error> {
+        deserializer.deserialize_any(PlainVisitor).map(Plain)
+    }
+}
+
+struct PlainVisitor;
+
+impl<'de> Visitor<'de> for PlainVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(Plain(element)) = elements.next_element()? {
+            array.push(element);
+        }
+        Ok(array.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some((name, Plain(value))) = members.next_entry()? {
+            object.insert(name, value);
+        }
+        Ok(object.into())
+    }
+}
 
 /// Whether a text is one JSON value, with nothing but white space around it.
 pub(crate) fn is_json(text: &str) -> bool {
@@ -104,6 +179,16 @@ mod tests {
         for bytes in [&b""[..], b"{", b"nope", b"1 2", b"\"a\nb\"", b"\"\xff\"", b"\xef\xbb\xbf1"] {
             assert_eq!(compact(bytes), None, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_tree_is_what_stands_there_whatever_its_members_are_called() {
+        let text = r#"{"a":[null,true,-1,1,0.5,"b"],"$serde_json::private::RawValue":"[1]"}"#;
+        let Plain(tree) = serde_json::from_str(text).unwrap();
+        assert_eq!(tree["a"], serde_json::json!([null, true, -1, 1, 0.5, "b"]));
+        assert_eq!(tree["$serde_json::private::RawValue"], "[1]");
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        assert!(serde_json::from_str::<Plain>(&deep).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Server, config, head, request};
+use crate::support::{ACCOUNT, Client, Server, config, default_namespace, head, request};
 use kvast::Durability;
 
 const LIMIT: usize = 25 * 1024 * 1024;
@@ -378,4 +378,33 @@ fn two_namespaces_in_one_request_are_refused() {
     let server = Server::new();
     let both = ["X-KV-Namespace: default", "X-KV-Namespace: other"];
     assert_eq!(server.send("GET", "/k", &both, b"").status, 400);
+}
+
+#[test]
+fn json_within_json_however_deep_is_refused_and_costs_no_stack() {
+    let server = Server::new();
+    let namespace = default_namespace(&server);
+    let mut within = "1".to_owned();
+    while within.len() < 200 << 10 {
+        let text = serde_json::Value::from(within);
+        let (open, close) = ("[".repeat(126), "]".repeat(126));
+        within = format!("{open}{{\"$serde_json::private::RawValue\":{text}}}{close}");
+    }
+    for (method, target, body) in [
+        ("POST", "/bulk/get".to_owned(), "{\"keys\":[\"a\"],\"type\":JSON}"),
+        ("POST", format!("{namespace}/bulk/get"), "{\"keys\":[\"a\"],\"cacheTtl\":JSON}"),
+        ("POST", ACCOUNT.to_owned(), "{\"title\":JSON}"),
+        ("POST", "/v1/namespaces".to_owned(), "{\"name\":JSON}"),
+        ("PATCH", "/v1/namespaces/default".to_owned(), "{\"settings\":JSON}"),
+        ("PATCH", "/v1/namespaces/default/keys/a".to_owned(), "{\"ttl\":JSON}"),
+        (
+            "POST",
+            "/v1/namespaces/default/batch".to_owned(),
+            "{\"operations\":[{\"op\":\"put\",\"key\":\"a\",\"value\":\"\",\"ttl\":JSON}]}",
+        ),
+    ] {
+        let body = body.replace("JSON", &within);
+        let refused = server.send(method, &target, &[], body.as_bytes());
+        assert_eq!(refused.status, 400, "{method} {target}: {}", refused.text());
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::body::{Buffered, Inbound, UploadError};
 use crate::call::Call;
-use crate::json;
+use crate::json::{self, Plain};
 use crate::problem::{Problem, Trouble};
 use crate::uri::decode_segment;
 
@@ -68,7 +68,7 @@ pub(super) async fn read_object(
     known: &[&'static str],
 ) -> Result<Map<String, Json>, Problem> {
     let read = read_body(body, call.app.limits.json_bytes).await?;
-    let json: Json = serde_json::from_slice(&read.bytes)
+    let Plain(json) = serde_json::from_slice(&read.bytes)
         .map_err(|error| invalid_body(format!("The body is not JSON: {error}.")))?;
     match json {
         Json::Object(members) => {

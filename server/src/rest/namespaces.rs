@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::body::Inbound;
 use crate::call::Call;
 use crate::envelope::{self, ApiError, PageInfo};
+use crate::json::Plain;
 use crate::limits::TITLE_CHARS_MAX;
 use crate::reply::Reply;
 use crate::uri::query_value;
@@ -96,7 +97,7 @@ pub(super) async fn delete(call: &Call<'_>, namespace: Namespace) -> Result<Repl
 async fn read_title(app: &App, body: &mut Inbound<'_>) -> Result<String, ApiError> {
     let bad_title = |reason| ApiError::new(StatusCode::BAD_REQUEST, 10019, reason);
     let read = body.collect(app.limits.json_bytes).await?;
-    let json: Json = serde_json::from_slice(&read.bytes)
+    let Plain(json) = serde_json::from_slice(&read.bytes)
         .map_err(|_| ApiError::invalid("the body is not JSON"))?;
     if !json.is_object() {
         return Err(ApiError::invalid("the body is not a JSON object"));
