@@ -108,7 +108,7 @@ impl Bridge {
             blocking: Blocking::new(limits.blocking_calls),
             uploads,
             spool,
-            bulk_room: Arc::new(Semaphore::new(bulk_bytes)),
+            bulk_room: Arc::new(Semaphore::new(bulk_bytes.min(Semaphore::MAX_PERMITS))),
             room_wait: limits.upload_wait,
             answer_time: limits.answer_time,
         })

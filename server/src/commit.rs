@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use kvast::{Batch, Code, Db, Namespace, PutOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::body::Buffered;
 use crate::error::Failure;
@@ -127,7 +127,7 @@ struct Job {
 impl Committer {
     /// Starts the thread with a queue of the given length.
     pub(crate) fn start(db: Db, queued: usize) -> io::Result<Committer> {
-        let (queue, orders) = mpsc::channel(queued);
+        let (queue, orders) = mpsc::channel(queued.min(Semaphore::MAX_PERMITS));
         let builder = thread::Builder::new().name("kvast-commit".to_owned());
         let thread = builder.spawn(move || run(&db, orders))?;
         Ok(Committer { queue, thread: Mutex::new(Some(thread)) })

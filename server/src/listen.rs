@@ -56,7 +56,7 @@ const STREAM_BUFFER_BYTES: usize = 128 << 10;
 
 /// Serves connections until the server drains, and then until they have ended.
 pub(crate) async fn serve(sockets: Vec<Socket>, tls: Option<Arc<Tls>>, app: Arc<App>) {
-    let places = Arc::new(Semaphore::new(app.limits.connections));
+    let places = Arc::new(Semaphore::new(app.limits.connections.min(Semaphore::MAX_PERMITS)));
     let host = Arc::new(Host { http1: http1(&app.limits), http2: http2(&app.limits), tls, app });
     let mut follower = host.app.phase.follow();
     for turn in 0.. {

@@ -322,7 +322,8 @@ fn runtime(config: &Config) -> io::Result<Runtime> {
     Builder::new_multi_thread()
         .enable_all()
         .thread_name("kvast-http")
-        .max_blocking_threads(config.limits.blocking_calls.max(1))
+        // More than any system has are as good as no limit.
+        .max_blocking_threads(config.limits.blocking_calls.clamp(1, 1 << 16))
         .build()
 }
 

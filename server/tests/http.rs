@@ -408,3 +408,19 @@ fn json_within_json_however_deep_is_refused_and_costs_no_stack() {
         assert_eq!(refused.status, 400, "{method} {target}: {}", refused.text());
     }
 }
+
+#[test]
+fn a_limit_as_large_as_a_number_can_be_is_no_limit() {
+    let server = Server::with(|config| {
+        let limits = &mut config.limits;
+        (limits.connections, limits.small_upload_bytes) = (usize::MAX, 0);
+        (limits.upload_bytes, limits.bulk_bytes) = (usize::MAX, usize::MAX);
+        (limits.bulk_bodies, limits.bulk_writes) = (usize::MAX, usize::MAX);
+        (limits.blocking_calls, limits.queued_writes) = (usize::MAX, usize::MAX);
+        (limits.json_bytes, limits.drain_bytes) = (u64::MAX, u64::MAX);
+    });
+    let value = vec![b'v'; 100 << 10];
+    server.put("/k?urlencoded=true", &value).ok();
+    assert_eq!(server.get("/k?urlencoded=true").ok().body, value);
+    server.post("/bulk/get", "{\"keys\":[\"k\"]}").ok();
+}
