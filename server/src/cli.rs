@@ -8,6 +8,7 @@ mod config;
 mod data;
 mod exit;
 mod flags;
+mod output;
 mod ping;
 mod serve;
 mod signals;

@@ -234,3 +234,14 @@ fn values_may_be_longer_than_those_of_workers_kv() {
     server.put("/k", &value).ok();
     assert!(server.get("/k").ok().body == value);
 }
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure() {
+    let dir = dir();
+    for args in [&["config", "example"][..], &["config", "show"]] {
+        let mut command = kvast(dir.path(), args);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+        drop(child.stdout.take());
+        assert!(child.wait().expect("it ends").success(), "{args:?}");
+    }
+}

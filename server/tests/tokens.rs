@@ -402,3 +402,15 @@ fn ping_tells_whether_a_server_is_ready_and_needs_no_token() {
     assert!(stderr.contains("not ready"), "{stderr}");
     run(dir.path(), &["ping", "--url", "https://localhost"], 2);
 }
+
+#[test]
+fn a_directory_of_tokens_alone_is_no_store_and_no_damaged_one() {
+    let dir = TempDir::new().expect("a directory");
+    create(dir.path(), &[]);
+    for args in [&["get", "n", "k"][..], &["list", "n"], &["delete", "n", "k"], &["verify"]] {
+        let (_, stderr) = run(dir.path(), args, 1);
+        assert!(stderr.contains("there is no store"), "{args:?}: {stderr}");
+    }
+    run(dir.path(), &["put", "n", "k", "v"], 0);
+    assert_eq!(run(dir.path(), &["get", "n", "k"], 0).0, "v");
+}

@@ -1,12 +1,13 @@
 //! `kvast config`: what is set, from where, and whether it makes sense.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::exit::{Exit, Problem};
 use super::flags::Flags;
+use super::output::write_out;
 use crate::settings::{GROUPS, Layers, Read, example};
 
 /// Show, check or write the configuration of `kvast serve`
@@ -55,25 +56,26 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Problem> {
     match args.command {
         ConfigCommand::Show(args) => show(args),
         ConfigCommand::Check(args) => check(args),
-        ConfigCommand::Example => Ok(write!(io::stdout(), "{}", example())?),
+        ConfigCommand::Example => write_out(|out| write!(out, "{}", example())),
     }
 }
 
 fn show(args: ShowArgs) -> Result<(), Problem> {
     let read = args.flags.settle()?;
     warn(&read);
-    let mut out = io::stdout().lock();
-    for (nth, group) in GROUPS.iter().enumerate() {
-        writeln!(out, "{}# {}", if nth == 0 { "" } else { "\n" }, group.title)?;
-        for setting in group.settings {
-            let line = setting.toml(&read.settings);
-            match args.origin {
-                true => writeln!(out, "{line}  # {}", read.origin(setting))?,
-                false => writeln!(out, "{line}")?,
+    write_out(|out| {
+        for (nth, group) in GROUPS.iter().enumerate() {
+            writeln!(out, "{}# {}", if nth == 0 { "" } else { "\n" }, group.title)?;
+            for setting in group.settings {
+                let line = setting.toml(&read.settings);
+                match args.origin {
+                    true => writeln!(out, "{line}  # {}", read.origin(setting))?,
+                    false => writeln!(out, "{line}")?,
+                }
             }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn check(args: CheckArgs) -> Result<(), Problem> {
@@ -83,7 +85,7 @@ fn check(args: CheckArgs) -> Result<(), Problem> {
         return Err(Problem::new(Exit::Usage, read.errors.join("\nkvast: ")));
     }
     let checked = read.file.map_or("no file".to_owned(), |path| path.display().to_string());
-    Ok(writeln!(io::stdout(), "{checked}: ok")?)
+    write_out(|out| writeln!(out, "{checked}: ok"))
 }
 
 /// Says what may be wrong.

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufWriter, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use clap::{ArgGroup, Args};
 use kvast::{Entry, Options, PutOptions};
 
 use super::exit::{Exit, Problem};
+use super::output::{Out, write_out};
 use super::store::{StoreArgs, check_exists, find, find_or_fail, open_to_read};
 use crate::json;
 use crate::rules;
@@ -223,19 +224,6 @@ fn value(argument: Option<OsString>, file: Option<&Path>) -> Result<Vec<u8>, Pro
         }
     }
 }
-
-/// Writes to standard output. A reader that has had enough, such as `head`, is no failure.
-fn write_out(
-    write: impl FnOnce(&mut BufWriter<io::StdoutLock<'static>>) -> io::Result<()>,
-) -> Result<(), Problem> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
-}
-
-type Out = BufWriter<io::StdoutLock<'static>>;
 
 fn print_key(out: &mut Out, entry: &Entry) -> io::Result<()> {
     out.write_all(&entry.key)?;

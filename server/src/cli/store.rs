@@ -3,7 +3,8 @@
 //! Reading opens the store read-only, so it works beside a running server and shows the moment of
 //! opening. Only writing takes the store's lock and makes a store where there is none.
 
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,6 +12,7 @@ use kvast::{Db, Namespace, Options};
 
 use super::exit::{Exit, Problem};
 use super::flags::Flags;
+use crate::token;
 
 /// Where the store is.
 #[derive(Args)]
@@ -39,9 +41,11 @@ pub(super) fn open_to_read(data: &Path) -> Result<Db, Problem> {
     Ok(Options::new().read_only(true).open(data)?)
 }
 
-/// Refuses a directory that is not there, before opening would make a store of it.
+/// Refuses a directory that is not there or has tokens only, before opening would make a store of it.
 pub(super) fn check_exists(data: &Path) -> Result<(), Problem> {
-    if fs::read_dir(data).is_ok_and(|mut entries| entries.next().is_some()) {
+    let is_of_store =
+        |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| entry.file_name() != token::FILE);
+    if fs::read_dir(data).is_ok_and(|mut entries| entries.any(is_of_store)) {
         return Ok(());
     }
     let text = format!("there is no store in {}; name it with --data DIR", data.display());

@@ -10,6 +10,7 @@ use jiff::{Timestamp, Unit};
 use kvast::{Db, Namespace, NamespaceId};
 
 use super::exit::{Exit, Problem};
+use super::output::write_out;
 use super::store::{StoreArgs, find_or_fail, open_to_read};
 use crate::token::{self, Token};
 use crate::units::parse_duration;
@@ -140,12 +141,10 @@ fn namespaces(data: &Path, named: &[String]) -> Result<Option<Vec<NamespaceId>>,
 fn list(args: &ListArgs) -> Result<(), Problem> {
     let data = args.store.data()?;
     let tokens = token::read(&data).map_err(|error| unusable(&data, &error))?.unwrap_or_default();
-    let mut out = io::stdout().lock();
     if args.json {
-        for token in &tokens {
-            writeln!(out, "{}", json(token))?;
-        }
-        return Ok(());
+        return write_out(|out| {
+            tokens.iter().try_for_each(|token| writeln!(out, "{}", json(token)))
+        });
     }
     if tokens.is_empty() && io::stderr().is_terminal() {
         eprintln!("kvast: there is no token in {}", data.display());
@@ -154,7 +153,7 @@ fn list(args: &ListArgs) -> Result<(), Problem> {
     let is_scoped = tokens.iter().any(|token| token.namespaces.is_some());
     let db = if is_scoped { open_to_read(&data).ok() } else { None };
     let rows: Vec<[String; 6]> = tokens.iter().map(|token| row(token, db.as_ref())).collect();
-    Ok(write!(out, "{}", aligned(&rows))?)
+    write_out(|out| write!(out, "{}", aligned(&rows)))
 }
 
 fn json(token: &Token) -> serde_json::Value {
