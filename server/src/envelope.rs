@@ -229,7 +229,7 @@ impl ApiError {
     pub(crate) fn after(mut self, outcome: Outcome) -> ApiError {
         let Outcome { successful_key_count: done, unsuccessful_keys: undone } = &outcome;
         let all = done + undone.len();
-        self.reason = format!("{} {done} of {all} entries were written before that.", self.reason);
+        self.reason = format!("{}; {done} of {all} entries were written before that", self.reason);
         self.outcome = Some(outcome);
         self
     }

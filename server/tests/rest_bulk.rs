@@ -249,25 +249,18 @@ fn both_paths_of_bulk_delete_count_every_key() {
 }
 
 #[test]
-fn a_store_that_fails_half_way_says_what_was_written() {
+fn a_value_that_its_namespace_does_not_take_refuses_the_whole_request() {
     let server = Server::new();
-    let base = default_namespace(&server);
-    // A limit of the namespace that a later, long value breaks: the batch before it is written.
-    let namespace = server.handle.db().namespace("default").expect("it is there");
-    let mut settings = namespace.settings();
-    settings.max_value_bytes = Some(1000);
-    namespace.set_settings(settings).expect("they are kept");
-    let entries = json!([
-        { "key": "a", "value": "v" },
-        { "key": "b", "value": "v" },
-        { "key": "c", "value": "x".repeat(1 << 20) },
-        { "key": "d", "value": "v" },
-    ]);
-    let failed = put(&server, &base, &entries);
-    assert_api_error(&failed, 413, 10024);
-    let outcome = json!({ "successful_key_count": 2, "unsuccessful_keys": ["c", "d"] });
-    assert_eq!(failed.json()["result"], outcome);
-    assert!(message(&failed).ends_with("2 of 4 entries were written before that.'"));
-    let keys = server.get(&format!("{base}/keys")).ok().json();
-    assert_eq!(keys["result"], json!([{ "name": "a" }, { "name": "b" }]));
+    let settings = "{\"name\":\"small\",\"settings\":{\"max_value_bytes\":2097152}}";
+    assert_eq!(server.post("/v1/namespaces", settings).status, 201);
+    let target = format!("{ACCOUNT}/small/bulk");
+    let entry =
+        |key: usize, len: usize| json!({ "key": key.to_string(), "value": "v".repeat(len) });
+    let mut entries: Vec<Value> = (1..=5).map(|key| entry(key, 2 << 20)).collect();
+    entries.push(entry(6, (2 << 20) + 1));
+    let refused = server.put(&target, Value::from(entries).to_string().as_bytes());
+    assert_api_error(&refused, 413, 10024);
+    assert!(message(&refused).contains("entry 6: Value length of 2097153 exceeds"), "{refused:?}");
+    let listed = server.get(&format!("{ACCOUNT}/small/keys")).ok().json();
+    assert_eq!(listed["result"], json!([]), "nothing is written");
 }

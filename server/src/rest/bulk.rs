@@ -92,6 +92,8 @@ fn check_and_write(
     moment: Moment,
     value_max: u64,
 ) -> Result<Outcome, ApiError> {
+    let of_namespace = namespace.settings().max_value_bytes;
+    let value_max = of_namespace.map_or(value_max, |max| max.min(value_max));
     let checked = body.read().map_err(Fault::Unreadable)?;
     let count = entries::read_writes::<Fault>(checked, moment, value_max, |_| Ok(()))?;
 
@@ -186,5 +188,36 @@ fn options(entry: &Entry<'_>, moment: Moment) -> PutOptions {
     match &entry.metadata {
         Some(metadata) => options.metadata(metadata.as_bytes()),
         None => options,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_fails_half_way_says_what_was_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = Db::open(dir.path()).expect("it opens");
+        let namespace = db.namespace("n").expect("a namespace");
+        // A limit that nobody has checked, and that a later, long value breaks.
+        let mut settings = namespace.settings();
+        settings.max_value_bytes = Some(1000);
+        namespace.set_settings(settings).expect("they are kept");
+
+        let mut writer = Writer::new(&db, namespace.clone(), Moment::now(&namespace));
+        for (key, len) in [("a", 1), ("b", 1), ("c", LONG_BYTES), ("d", 1)] {
+            let value = Cow::Owned(vec![b'v'; len]);
+            writer.take(Entry { key: Cow::Borrowed(key), value, metadata: None, expires_s: None });
+        }
+        let (failure, outcome) = writer.finish().expect("it fails");
+        assert_eq!(outcome.successful_key_count, 2);
+        assert_eq!(outcome.unsuccessful_keys, ["c", "d"]);
+        let told = format!("{:?}", ApiError::from(failure).after(outcome));
+        assert!(told.contains("allowed; 2 of 4 entries were written before that"), "{told}");
+        let written = ["a", "b", "c", "d"].map(|key| namespace.get(key).expect("a look").is_some());
+        assert_eq!(written, [true, true, false, false]);
     }
 }
