@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use hyper::header::{AUTHORIZATION, HeaderName};
+use hyper::header::{AUTHORIZATION, HeaderName, ORIGIN};
 use hyper::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use kvast::{Namespace, NamespaceId};
@@ -129,6 +129,8 @@ pub(crate) struct Unusable {
 pub(crate) enum Denied {
     /// It carries no token.
     Missing,
+    /// It comes from a page in a browser, and nothing but this machine vouches for it.
+    Page,
     /// It carries a token that is not accepted.
     Wrong,
     /// It carries a token whose time is over.
@@ -147,7 +149,9 @@ impl Denied {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Denied::Missing => StatusCode::UNAUTHORIZED,
-            Denied::Wrong | Denied::Expired | Denied::TooLittle => StatusCode::FORBIDDEN,
+            Denied::Page | Denied::Wrong | Denied::Expired | Denied::TooLittle => {
+                StatusCode::FORBIDDEN
+            }
         }
     }
 }
@@ -156,6 +160,9 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Denied::Missing => "This server wants a token: send Authorization: Bearer <token>.",
+            Denied::Page => {
+                "A page in a browser may not use a server that needs no token: any page could."
+            }
             Denied::Wrong => "This token is not accepted by this server.",
             Denied::Expired => "This token has expired.",
             Denied::TooLittle => "This token does not allow that.",
@@ -189,7 +196,10 @@ impl Auth {
     /// Whether the sender of these headers may go on.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Grant, Denied> {
         if !self.is_guarded() {
-            return Ok(Grant::all());
+            // Whatever page a browser on this machine shows may send it here. It says so by this header,
+            // which no other client sends.
+            let is_page = headers.contains_key(ORIGIN);
+            return if is_page { Err(Denied::Page) } else { Ok(Grant::all()) };
         }
         let given = TokenHash::of(given_token(headers).ok_or(Denied::Missing)?);
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
@@ -338,6 +348,16 @@ mod tests {
         change(&mut token);
         token::change(dir.path(), |all| all.push(token)).expect("it is written");
         format!("Bearer {}", secret.reveal())
+    }
+
+    #[test]
+    fn without_tokens_all_but_the_pages_of_browsers_may_do_everything() {
+        let dir = dir();
+        let auth = auth(&dir, None);
+        assert!(auth.check(&HeaderMap::new()).is_ok());
+        for origin in ["http://example.com", "null", ""] {
+            assert_eq!(check(&auth, ORIGIN, origin).expect_err(origin), Denied::Page);
+        }
     }
 
     #[test]

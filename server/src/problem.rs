@@ -146,6 +146,7 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Problem {
         let (trouble, challenge) = match denied {
             Denied::Missing => (Trouble::Unauthorized, "Bearer"),
+            Denied::Page => (Trouble::Forbidden, "Bearer"),
             Denied::Wrong | Denied::Expired => {
                 (Trouble::Unauthorized, "Bearer error=\"invalid_token\"")
             }

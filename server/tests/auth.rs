@@ -20,6 +20,29 @@ fn loopback_without_a_token_file_takes_any_token_and_none() {
 }
 
 #[test]
+fn without_tokens_no_page_in_a_browser_reads_or_writes_anything() {
+    let server = Server::new();
+    server.put("/k", b"v").ok();
+    let page = ["Origin: https://example.com", "Content-Type: text/plain"];
+    for (method, target, body) in [
+        ("GET", "/k", ""),
+        ("POST", "/bulk/delete", "{\"keys\":[\"k\"]}"),
+        ("POST", ACCOUNT, "{\"title\":\"theirs\"}"),
+        ("POST", "/v1/namespaces", "{\"name\":\"theirs\"}"),
+        ("GET", "/metrics", ""),
+    ] {
+        let refused = server.send(method, target, &page, body.as_bytes());
+        assert_eq!(refused.status, 403, "{method} {target}");
+        assert!(refused.text().contains("page in a browser"), "{method} {target}");
+    }
+    server.send("GET", "/healthz", &page, b"").ok();
+    assert_eq!(server.get("/k").ok().body, b"v");
+    let guarded = guarded();
+    let held = [page[0], "Authorization: Bearer correct-horse"];
+    guarded.send("PUT", "/k", &held, b"v").ok();
+}
+
+#[test]
 fn with_a_token_file_every_request_needs_a_token_and_is_never_told_404() {
     let server = guarded();
     for (method, target) in [
