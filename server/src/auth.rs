@@ -295,12 +295,16 @@ fn listed(path: &Path) -> io::Result<Vec<Key>> {
     Ok(keys)
 }
 
+/// An empty token is none.
 fn given_token(headers: &HeaderMap) -> Option<&[u8]> {
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
-        return scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii());
-    }
-    BARE_TOKEN.iter().find_map(|name| headers.get(name)).map(|value| value.as_bytes())
+    let token = match headers.get(AUTHORIZATION) {
+        Some(value) => {
+            let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
+            scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())?
+        }
+        None => BARE_TOKEN.iter().find_map(|name| headers.get(name))?.as_bytes(),
+    };
+    Some(token).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -382,6 +386,17 @@ mod tests {
         }
         for value in ["Bearer", "Basic first", "first", ""] {
             assert_eq!(denied(value), Denied::Missing, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_empty_token_opens_nothing_even_where_it_is_configured() {
+        let dir = dir();
+        let config =
+            Config { data: dir.path().into(), token: Some(Secret::new("")), ..Config::default() };
+        let auth = Auth::new(&config).expect("it is usable");
+        for (name, value) in [(AUTHORIZATION, "Bearer "), (BARE_TOKEN[0].clone(), "")] {
+            assert_eq!(check(&auth, name, value).expect_err(value), Denied::Missing);
         }
     }
 

@@ -245,3 +245,15 @@ fn a_reader_that_has_had_enough_is_no_failure() {
         assert!(child.wait().expect("it ends").success(), "{args:?}");
     }
 }
+
+#[test]
+fn a_token_that_nobody_can_send_or_everybody_does_is_an_error() {
+    let dir = dir();
+    for token in ["", " ", " x", "x y", "x\\n"] {
+        write(&dir, "kvast.toml", &format!("token = \"{token}\"\n"));
+        let output = kvast(dir.path(), &["config", "check"]).output().expect("it runs");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{token:?}: {said}");
+        assert!(said.contains("kvast.toml:1: token is \"***\": say at least one letter"), "{said}");
+    }
+}

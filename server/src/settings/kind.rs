@@ -127,7 +127,13 @@ pub(super) static OPTIONAL_PATH: Kind<Option<PathBuf>> = Kind {
 
 pub(super) static SECRET: Kind<Option<Secret>> = Kind {
     form: Form { is_secret: true, ..form("TOKEN", Toml::Text, "a token in quotes") },
-    parse: |text| Ok(Some(Secret::new(text))),
+    parse: |text| {
+        // A request that carries nothing must not carry the right token.
+        let is_sent =
+            !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+        let secret = is_sent.then(|| Some(Secret::new(text)));
+        secret.ok_or_else(|| "say at least one letter, and no spaces".to_owned())
+    },
     show: |secret| secret.as_ref().map(|secret| secret.reveal().to_owned()),
 };
 
