@@ -710,6 +710,42 @@ fn on_a_small_disk_a_new_log_leaves_a_twentieth() {
 }
 
 #[test]
+fn on_a_full_disk_deleting_large_values_gives_room_back_and_promises_writers_no_more() {
+    let dir = scratch_dir();
+    let disk = Arc::new(Gauge { free: AtomicU64::new(1 << 30), total: 1 << 40 });
+    let db = large(os()).disk_hook(disk.clone()).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    for nth in 0..40 {
+        users.put(format!("k{nth}"), bytes(nth, 9000)).unwrap();
+    }
+    disk.free.store(100_000, Ordering::SeqCst);
+    for nth in (0..40).filter(|nth| nth % 4 > 0) {
+        users.delete(format!("k{nth}")).expect("the log has room");
+    }
+    // The records of the values that stay are in the log that is being written.
+    db.compact().unwrap();
+    let stats = db.stats();
+    assert!(stats.dead_bytes * 3 < stats.live_bytes, "of 360 KB 90 are alive: {stats:?}");
+    assert!(stats.compaction_copied_bytes < 200_000, "copied again and again: {stats:?}");
+    overwrite_until_the_disk_is_full(&users, 100_000);
+    let logs = files(dir.path(), ".log");
+    let logs: u64 = logs.iter().map(|log| log.metadata().unwrap().len()).sum();
+    assert!(logs < 2 * (64 << 10), "as much as the first log might have taken");
+    let sound = |db: &Db| {
+        let users = db.namespace("users").unwrap();
+        (8..40).for_each(|nth| {
+            let found = users.get(format!("k{nth}")).unwrap().map(|value| value.to_vec());
+            assert_eq!(found, (nth % 4 == 0).then(|| bytes(nth, 9000)), "k{nth}");
+        });
+        assert!(db.verify(|_| {}).unwrap().is_sound());
+    };
+    sound(&db);
+    drop(users);
+    db.close().unwrap();
+    sound(&os().open(dir.path()).unwrap());
+}
+
+#[test]
 fn verify_beside_a_writer_reports_no_damage() {
     let dir = scratch_dir();
     let db = os().segment_bytes(1 << 20).open(dir.path()).unwrap();

@@ -20,6 +20,8 @@ use crate::warmth::Warmth;
 
 /// As many slots as an address can name.
 const SLOTS: usize = 1 << 16;
+/// As many are left to compaction, which cannot give any back without.
+const SLOTS_KEPT: usize = 256;
 
 pub(crate) struct Catalog {
     table: Box<[AtomicPtr<Segment>]>,
@@ -78,6 +80,13 @@ impl Catalog {
             state.next_slot += 1;
             Slot(slot as u16)
         })
+    }
+
+    /// Whether there may be one more log or blob. Asked before its file is made, since a store with more
+    /// segments than slots could not be opened.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.state();
+        state.free.len() + SLOTS - state.next_slot > SLOTS_KEPT
     }
 
     /// Makes the segment findable, before any address of it is published.
@@ -143,5 +152,18 @@ impl Catalog {
     pub(crate) fn pinned_bytes(&self) -> u64 {
         let state = self.state();
         state.leased.iter().filter_map(Weak::upgrade).map(|body| body.map.published() as u64).sum()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_slots_are_left_to_compaction() {
+        let catalog = Catalog::new();
+        let taken = std::iter::repeat_with(|| catalog.has_room().then(|| catalog.take_slot()));
+        assert_eq!(taken.take_while(Option::is_some).flatten().flatten().count(), 65_280);
+        assert!(catalog.take_slot().is_some());
     }
 }

@@ -26,7 +26,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 use crate::format::manifest::{Closed, Entry};
 use crate::format::record::{self, COMMIT_LEN, Commit, Draft, Kind};
-use crate::format::segment_header::SegmentKind;
+use crate::format::segment_header::{RECORDS_START, SegmentKind};
 use crate::format::{Seed, StoreId};
 use crate::keyspace::{Change, Existed, Keyspace};
 use crate::segment::active::{Log, NewLog};
@@ -238,7 +238,7 @@ pub(crate) struct Site {
 
 impl Site {
     /// Bytes that the store's file system has left, and has in all.
-    fn space(&self) -> Option<(u64, u64)> {
+    pub(crate) fn space(&self) -> Option<(u64, u64)> {
         self.disk.space(&self.dir)
     }
 }
@@ -486,7 +486,7 @@ impl Committer {
 
     /// Begins a new log with room for `len` bytes. If that fails, the old one goes on.
     fn start_log(&self, writer: &mut Writer, len: u64) -> Result<(), Error> {
-        let needed = crate::format::segment_header::RECORDS_START + len;
+        let needed = RECORDS_START + len;
         let prepared = self.prepared().take();
         let new = match prepared {
             Some(new) if new.capacity() >= needed => Ok(new),
@@ -495,7 +495,10 @@ impl Committer {
                 self.new_log(self.site.segment_bytes.max(needed), writer.epoch.unwrap_or(0))
             }
         };
-        let new = new?;
+        self.go_on_in(writer, new?)
+    }
+
+    fn go_on_in(&self, writer: &mut Writer, new: NewLog) -> Result<(), Error> {
         let Some(slot) = self.keyspace.catalog.take_slot() else {
             return Err(Error::DiskFull { free: None });
         };
@@ -515,10 +518,15 @@ impl Committer {
         self.full().push_back(FullLog { segment, file, end });
     }
 
-    /// A log that is durable under its name and known to the manifest.
+    /// A log that leaves the disk the room that compaction needs.
     fn new_log(&self, capacity: u64, epoch: u32) -> Result<NewLog, Error> {
-        let site = &self.site;
         self.keep_headroom()?;
+        self.make_log(capacity, epoch)
+    }
+
+    /// A log that is durable under its name and known to the manifest.
+    fn make_log(&self, capacity: u64, epoch: u32) -> Result<NewLog, Error> {
+        let site = &self.site;
         let mut manifest = self.manifest();
         let id = manifest.take_segment_id();
         let path = site.dir.join(file_name(id, SegmentKind::Log));
@@ -552,8 +560,11 @@ impl Committer {
     }
 
     /// Refuses a new log or large value while the disk has no more room than compaction needs to free
-    /// some: two segments, or a twentieth of a small disk.
+    /// some: two segments, or a twentieth of a small disk; and a few slots.
     pub(crate) fn keep_headroom(&self) -> Result<(), Error> {
+        if !self.keyspace.catalog.has_room() {
+            return Err(Error::DiskFull { free: None });
+        }
         let Some((free, total)) = self.site.space() else { return Ok(()) };
         if free < (2 * self.site.segment_bytes).min(total / 20) {
             return Err(Error::DiskFull { free: Some(free) });
@@ -659,10 +670,31 @@ impl Committer {
 
     /// Ends the log early, so that compaction can have it.
     pub(crate) fn rotate(&self) -> Result<(), Error> {
+        self.rotate_by(|writer| self.start_log(writer, COMMIT_LEN as u64))
+    }
+
+    /// The same for compaction that cannot free any room without. If the disk has little left, the new
+    /// log takes as much as the old one might have: so writers are given no more than they had.
+    pub(crate) fn rotate_for_room(&self) -> Result<(), Error> {
+        self.rotate_by(|writer| match self.start_log(writer, COMMIT_LEN as u64) {
+            Err(Error::DiskFull { .. }) => {
+                let room = writer.log.as_ref().map_or(0, Log::room);
+                let capacity = RECORDS_START + COMMIT_LEN as u64 + room;
+                let new = self.make_log(capacity, writer.epoch.unwrap_or(0))?;
+                self.go_on_in(writer, new)
+            }
+            started => started,
+        })
+    }
+
+    fn rotate_by(
+        &self,
+        start_log: impl FnOnce(&mut Writer) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut writer = self.writer();
         self.check_open(&writer)?;
         self.begin_session(&mut writer)?;
-        self.start_log(&mut writer, COMMIT_LEN as u64)?;
+        start_log(&mut writer)?;
         // The new log says which seqno the store has reached, even if every record with it goes.
         self.empty_commit(&mut writer)
     }

@@ -175,7 +175,8 @@ impl Compactor {
             Err(error @ (Error::Corrupt(_) | Error::DiskFull { .. })) => (false, Some(error)),
             Err(error) => return Err(error),
         };
-        let victims = plan::plan(&self.candidates(&memory), self.bound);
+        let free = self.committer.site().space().map_or(u64::MAX, |(free, _)| free);
+        let victims = plan::plan(&self.candidates(&memory), self.bound, free);
         if !victims.is_empty() {
             self.committer.begin()?;
             worked |= self.compact_any(&victims, &mut memory)?;

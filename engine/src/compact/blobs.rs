@@ -163,7 +163,7 @@ impl Compactor {
             segment.is_some_and(|segment| !is_sealed(&segment, &self.committer))
         };
         if references.iter().any(is_in_a_log) {
-            self.committer.rotate()?;
+            self.committer.rotate_for_room()?;
             self.seal_all()?;
         }
         let is_known = |it: &Reference| {

@@ -3,7 +3,8 @@
 //! The bound is on space: the records of all sealed segments take at most `bound` times the live
 //! ones. While they take more, the segments that give back most for least copying go first, old
 //! ones before young ones, several at a time. Segments with nothing alive go at once, whatever the
-//! bound says, since they cost no copying.
+//! bound says, since they cost no copying. Copies are written before the originals go: so what is
+//! copied at once fits into half of what the disk has left, unless it is of one segment.
 
 use crate::address::SegmentId;
 
@@ -31,8 +32,9 @@ const INPUTS_MAX: usize = 16;
 /// Once the bound is broken, compaction goes on to this share of the allowed excess.
 const HYSTERESIS: f64 = 0.7;
 
-/// The segments to compact next; empty if the bound holds and no segment is wholly dead.
-pub(crate) fn plan(candidates: &[Candidate], bound: f64) -> Vec<SegmentId> {
+/// The segments to compact next, on a disk that has `free` bytes left; empty if the bound holds and no
+/// segment is wholly dead.
+pub(crate) fn plan(candidates: &[Candidate], bound: f64, free: u64) -> Vec<SegmentId> {
     let mut chosen: Vec<&Candidate> = candidates
         .iter()
         .filter(|candidate| candidate.live + candidate.kept_tombstones == 0)
@@ -43,7 +45,7 @@ pub(crate) fn plan(candidates: &[Candidate], bound: f64) -> Vec<SegmentId> {
     let kept: u64 = candidates.iter().map(|candidate| candidate.kept_tombstones).sum();
     let floor = (live + kept) as f64;
     if total as f64 > floor * bound {
-        choose_best(candidates, floor, bound, total, &mut chosen);
+        choose_best(candidates, floor, bound, total, free / 2, &mut chosen);
     }
     chosen.iter().map(|candidate| candidate.id).collect()
 }
@@ -53,6 +55,7 @@ fn choose_best<'a>(
     floor: f64,
     bound: f64,
     total: u64,
+    copied_max: u64,
     chosen: &mut Vec<&'a Candidate>,
 ) {
     let target = (floor * (1.0 + (bound - 1.0) * HYSTERESIS)) as u64;
@@ -70,7 +73,8 @@ fn choose_best<'a>(
     let mut left = total - chosen.iter().map(|candidate| candidate.dead()).sum::<u64>();
     let mut input: u64 = chosen.iter().map(|candidate| candidate.live).sum();
     for candidate in rest {
-        if left <= target || chosen.len() >= INPUTS_MAX || input >= INPUT_BYTES_MAX {
+        let is_enough = left <= target || chosen.len() >= INPUTS_MAX || input >= INPUT_BYTES_MAX;
+        if is_enough || (input > 0 && input + candidate.live > copied_max) {
             return;
         }
         left -= candidate.dead();
@@ -101,7 +105,7 @@ mod tests {
     }
 
     fn ids(candidates: &[Candidate]) -> Vec<u32> {
-        plan(candidates, 1.3).iter().map(|id| id.get()).collect()
+        plan(candidates, 1.3, u64::MAX).iter().map(|id| id.get()).collect()
     }
 
     #[test]
@@ -125,6 +129,13 @@ mod tests {
     #[test]
     fn of_two_alike_the_older_goes_first() {
         assert_eq!(ids(&[candidate(1, 100, 50), candidate(2, 100, 50)])[0], 1);
+    }
+
+    #[test]
+    fn on_a_disk_that_is_almost_full_no_more_is_copied_at_once_than_fits() {
+        let candidates = [candidate(1, 100, 50), candidate(2, 100, 40), candidate(3, 100, 30)];
+        let chosen = |free| plan(&candidates, 1.3, free).len();
+        assert_eq!([1000, 240, 239, 140, 139, 0].map(chosen), [3, 3, 2, 2, 1, 1]);
     }
 
     #[test]
