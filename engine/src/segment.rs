@@ -81,7 +81,9 @@ impl Body {
     /// and its value if that is verified in one piece.
     pub(crate) fn is_record_resident(&self, offset: u64) -> bool {
         let start = offset as usize;
-        if !self.map.is_resident(start..start + RECORD_HEAD_BYTES) {
+        // Behind the last record there may be nothing, which is never in memory.
+        let end = (start + RECORD_HEAD_BYTES).min(self.map.published());
+        if !self.map.is_resident(start..end) {
             return false;
         }
         // A damaged record is told by whoever reads it.
