@@ -649,7 +649,8 @@ impl Recovery<'_> {
             let segment = blob.segment;
             let live_end = segment.body.map.published() as u64;
             let end = if blob.is_sealed { live_end } else { live_end.max(blob.written) };
-            segment.extents.add_hole(end.saturating_sub(blob.takes));
+            // Where they are is not known, and they are all before the end.
+            segment.extents.add_hole(0, end.saturating_sub(blob.takes));
             if blob.is_sealed || self.options.read_only {
                 continue;
             }

@@ -246,7 +246,8 @@ impl Segment {
     pub(crate) fn record_bytes(&self) -> u64 {
         if self.is_blob() {
             let end = self.body.map.published() as u64;
-            let written = end.saturating_sub(segment_header::RECORDS_START + self.extents.holes());
+            let not_written = segment_header::RECORDS_START + self.extents.holes_before(end);
+            let written = end.saturating_sub(not_written);
             // A file system can keep values in less space than they have.
             return written.max(self.live_bytes());
         }

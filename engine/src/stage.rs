@@ -14,7 +14,7 @@
 //! - After [`Stage::close`] nothing is written any more: another process may have the store then.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::commit::Committer;
 use crate::error::Error;
@@ -81,14 +81,19 @@ impl Stage {
         if self.committer.site().read_only {
             return Err(Error::ReadOnly);
         }
-        if *self.is_closed.read().unwrap_or_else(PoisonError::into_inner) {
-            return Err(Error::Closed);
-        }
+        drop(self.keep_open()?);
         self.committer.check_poison()
     }
 
+    /// While this is held, the store is not closed.
+    fn keep_open(&self) -> Result<RwLockReadGuard<'_, bool>, Error> {
+        let is_closed = self.is_closed.read().unwrap_or_else(PoisonError::into_inner);
+        if *is_closed { Err(Error::Closed) } else { Ok(is_closed) }
+    }
+
     fn reserve(&self, len: u64) -> Result<Space, Error> {
-        let mut active = self.active();
+        let _open = self.keep_open()?;
+        let (mut active, full_at) = (self.active(), self.committer.site().segment_bytes);
         if !active.has_begun {
             self.committer.begin()?;
             if let Some(blob) = &active.blob {
@@ -97,11 +102,13 @@ impl Stage {
             }
             active.has_begun = true;
         }
-        if let Some(space) = active.blob.as_ref().and_then(|blob| blob.reserve(len)) {
+        if let Some(space) = active.blob.as_ref().and_then(|blob| blob.reserve(len, full_at)) {
             return Ok(space);
         }
         let new = Arc::new(self.new_blob(RECORDS_START + len)?);
-        let Some(space) = new.reserve(len) else { unreachable!("it was made with room for this") };
+        let Some(space) = new.reserve(len, full_at) else {
+            unreachable!("it was made with room for this")
+        };
         let old = active.blob.replace(new);
         self.full().extend(old);
         Ok(space)
@@ -115,7 +122,8 @@ impl Stage {
         let id = manifest.take_segment_id();
         let path = site.dir.join(file_name(id, SegmentKind::Blob));
         let fail = |error| Error::io("create a blob", &path, error);
-        let capacity = site.segment_bytes.max(needed);
+        // A value of unknown length takes less than is set aside for it: there is room for the next.
+        let capacity = site.segment_bytes + needed;
         let new = NewBlob::create(&site.disk, &site.dir, id, &site.store, epoch, capacity);
         let new = new.and_then(|new| site.disk.sync_dir(&site.dir).map(|()| new));
         let made = new.map_err(fail).and_then(|new| {
@@ -207,10 +215,7 @@ impl Writing {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let is_closed = self.stage.is_closed.read().unwrap_or_else(PoisonError::into_inner);
-        if *is_closed {
-            return Err(Error::Closed);
-        }
+        let _open = self.stage.keep_open()?;
         self.stage.committer.check_poison()?;
         let written = self.space.write(bytes);
         let path = self.space.blob.file.path();

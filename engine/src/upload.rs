@@ -414,6 +414,33 @@ mod tests {
     }
 
     #[test]
+    fn values_of_unknown_length_share_a_blob_however_long_they_might_have_been() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = options().max_value_bytes(1 << 20).open(dir.path()).unwrap();
+        let files = db.namespace("files").unwrap();
+        for nth in 0..20 {
+            upload(&files, &format!("{nth}"), None, &value(50_000, nth));
+        }
+        assert_eq!(blobs(dir.path()), 4, "five in each, with 256 KiB and what the last one adds");
+    }
+
+    #[test]
+    fn room_that_was_set_aside_in_vain_hides_nothing_of_what_is_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = options().open(dir.path()).unwrap();
+        let files = db.namespace("files").unwrap();
+        files.put("a", value(60_000, 1)).unwrap();
+        files.delete("a").unwrap();
+        let mut uploads = ["a", "b"].map(|key| files.put_stream(key, None).unwrap());
+        uploads.iter_mut().for_each(|upload| upload.write(&value(45_000, 2)).unwrap());
+        let [kept, given_up] = uploads;
+        kept.commit(PutOptions::new()).unwrap();
+        drop(given_up);
+        let stats = db.stats();
+        assert!((60_000..70_000).contains(&stats.dead_bytes), "{stats:?}");
+    }
+
+    #[test]
     fn a_checkpoint_has_the_large_values_of_its_moment() {
         let dir = tempfile::tempdir().unwrap();
         let (store, copy) = (dir.path().join("store"), dir.path().join("copy"));

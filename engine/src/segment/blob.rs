@@ -104,11 +104,12 @@ impl Blob {
         self.file.set_len(self.segment.body.map.capacity() as u64)
     }
 
-    /// Sets `len` bytes aside, a multiple of [`EXTENT_ALIGN`]; `None` if they do not fit.
-    pub(crate) fn reserve(self: &Arc<Self>, len: u64) -> Option<Space> {
+    /// Sets `len` bytes aside, a multiple of [`EXTENT_ALIGN`]; `None` if they do not fit, or what is there
+    /// ends at `full_at` or later.
+    pub(crate) fn reserve(self: &Arc<Self>, len: u64, full_at: u64) -> Option<Space> {
         let mut state = self.state();
         let (offset, end) = (state.end, state.end.checked_add(len)?);
-        if end > self.segment.body.map.capacity() as u64 {
+        if offset >= full_at || end > self.segment.body.map.capacity() as u64 {
             return None;
         }
         let extent = Extent::new(self.segment.id(), offset)?;
@@ -203,10 +204,11 @@ impl Drop for Space {
         let used = self.written.next_multiple_of(EXTENT_ALIGN);
         let mut state = self.blob.state();
         state.writers -= 1;
-        if state.end == self.extent.offset() + self.reserved {
-            state.end = self.extent.offset() + used;
+        let (used, end) = (self.extent.offset() + used, self.extent.offset() + self.reserved);
+        if state.end == end {
+            state.end = used;
         } else {
-            self.blob.segment.extents.add_hole(self.reserved - used);
+            self.blob.segment.extents.add_hole(used, end - used);
         }
     }
 }

@@ -18,8 +18,8 @@ pub(crate) struct Extents {
 #[derive(Default)]
 struct State {
     live: BTreeMap<Extent, Held>,
-    /// Bytes between extents that were set aside and never written, and so take no space.
-    holes: u64,
+    /// Where bytes were set aside and never written, which take no space, and how many.
+    holes: Vec<(u64, u64)>,
 }
 
 /// A live extent.
@@ -73,12 +73,16 @@ impl Extents {
         state.live.values().filter(has_expired).map(|held| held.len).sum()
     }
 
-    pub(crate) fn holes(&self) -> u64 {
-        self.state().holes
+    /// Bytes of the holes before byte `end` of the file.
+    pub(crate) fn holes_before(&self, end: u64) -> u64 {
+        self.state().holes.iter().filter(|(start, _)| *start < end).map(|(_, bytes)| bytes).sum()
     }
 
-    pub(crate) fn add_hole(&self, bytes: u64) {
-        self.state().holes += bytes;
+    /// Notes that nothing was written to some bytes between or behind extents.
+    pub(crate) fn add_hole(&self, start: u64, bytes: u64) {
+        if bytes > 0 {
+            self.state().holes.push((start, bytes));
+        }
     }
 }
 
