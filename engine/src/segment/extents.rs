@@ -20,6 +20,23 @@ struct State {
     live: BTreeMap<Extent, Held>,
     /// Where bytes were set aside and never written, which take no space, and how many.
     holes: Vec<(u64, u64)>,
+    /// Bytes that have expired when they were last counted, and from when on to count them anew: they are
+    /// asked for all the time, and there are many extents.
+    expired: u64,
+    count_at_ms: u64,
+}
+
+impl State {
+    fn count_expired(&mut self, now_ms: u64) {
+        (self.expired, self.count_at_ms) = (0, u64::MAX);
+        for held in self.live.values().filter(|held| held.expires_ms != 0) {
+            if held.expires_ms <= now_ms {
+                self.expired += held.len;
+            } else {
+                self.count_at_ms = self.count_at_ms.min(held.expires_ms);
+            }
+        }
+    }
 }
 
 /// A live extent.
@@ -39,24 +56,30 @@ impl Extents {
 
     /// Returns how many bytes came alive.
     pub(crate) fn hold(&self, extent: Extent, len: u64, expires_ms: u64, composite: &[u8]) -> u64 {
-        let mut state = self.state();
+        let state = &mut *self.state();
         let mut born = 0;
         let held = state.live.entry(extent).or_insert_with(|| {
             born = len;
-            Held { len, composite: composite.into(), expires_ms, references: 0 }
+            Held { len, composite: composite.into(), expires_ms: 0, references: 0 }
         });
         held.references += 1;
-        held.expires_ms = expires_ms;
+        if held.expires_ms != expires_ms {
+            held.expires_ms = expires_ms;
+            state.count_at_ms = 0;
+        }
         born
     }
 
     /// Returns how many bytes died.
     pub(crate) fn release(&self, extent: Extent) -> u64 {
-        let mut state = self.state();
+        let state = &mut *self.state();
         let Some(held) = state.live.get_mut(&extent) else { return 0 };
         held.references -= 1;
         if held.references > 0 {
             return 0;
+        }
+        if held.expires_ms != 0 {
+            state.count_at_ms = 0;
         }
         state.live.remove(&extent).map_or(0, |held| held.len)
     }
@@ -68,9 +91,11 @@ impl Extents {
 
     /// Bytes of the extents whose records have expired.
     pub(crate) fn expired_bytes(&self, now_ms: u64) -> u64 {
-        let state = self.state();
-        let has_expired = |held: &&Held| held.expires_ms != 0 && held.expires_ms <= now_ms;
-        state.live.values().filter(has_expired).map(|held| held.len).sum()
+        let mut state = self.state();
+        if now_ms >= state.count_at_ms {
+            state.count_expired(now_ms);
+        }
+        state.expired
     }
 
     /// Bytes of the holes before byte `end` of the file.
@@ -98,8 +123,23 @@ mod tests {
         assert_eq!(extents.hold(a, 4096, 0, b"a"), 4096);
         assert_eq!(extents.hold(b, 12_288, 50, b"b"), 12_288);
         assert_eq!(extents.hold(a, 4096, 70, b"a"), 0, "a second record of the same value");
-        assert_eq!((extents.expired_bytes(49), extents.expired_bytes(50)), (0, 12_288));
         assert_eq!((extents.release(a), extents.release(a), extents.release(a)), (0, 4096, 0));
         assert_eq!(extents.live().len(), 1);
+    }
+
+    #[test]
+    fn what_has_expired_is_counted_anew_when_something_expires_comes_or_goes() {
+        let extents = Extents::default();
+        let [a, b] = [4096, 8192].map(|at| Extent::new(SegmentId(3), at).unwrap());
+        assert_eq!(extents.expired_bytes(10), 0);
+        extents.hold(a, 4096, 0, b"a");
+        extents.hold(b, 12_288, 50, b"b");
+        assert_eq!((extents.expired_bytes(49), extents.expired_bytes(50)), (0, 12_288));
+        extents.hold(a, 4096, 40, b"a");
+        assert_eq!(extents.expired_bytes(50), 16_384);
+        extents.hold(b, 12_288, 0, b"b");
+        assert_eq!(extents.expired_bytes(50), 4096);
+        assert_eq!((extents.release(a), extents.release(a)), (0, 4096));
+        assert_eq!(extents.expired_bytes(50), 0);
     }
 }
