@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kvast::testing::{Hook, ManualClock};
-use kvast::{Code, Db, Durability, Error, Options};
+use kvast::{Code, Db, Durability, Error, Options, PutOptions, Upload};
 
 mod support;
 
@@ -73,11 +73,16 @@ impl Story {
     fn tell(&mut self, db: &Db, change: &Change) -> Result<(), Error> {
         let begin = self.recorder.len();
         perform(db, change)?;
+        self.acknowledge(begin, change);
+        Ok(())
+    }
+
+    /// Notes a change that was acknowledged now, and that began when the record was `begin` long.
+    fn acknowledge(&mut self, begin: usize, change: &Change) {
         self.marks.push(Mark { begin, end: self.recorder.len() });
         let mut state = self.last().clone();
         state.apply(change);
         self.states.push(state);
-        Ok(())
     }
 
     /// Which states a store may be in if power is cut once the record is `cut` long: from the last
@@ -270,14 +275,8 @@ fn debug_share(every: usize) -> usize {
     if cfg!(debug_assertions) { every * 4 } else { every }
 }
 
-#[test]
-fn what_was_acknowledged_survives_power_cuts_at_every_step_and_a_second_one() {
-    let seed = rng::seed();
-    println!("SEED={seed}");
-    let mut rng = Rng::new(seed);
-    let root = scratch_dir();
-    let steps = a_full_life(&mut rng);
-    let story = live(&root.path().join("deep/er/store"), &steps, Durability::Sync);
+/// Cuts the power after every change to the disk, with every kind of loss, or with one in so many.
+fn cut_everywhere(story: &Story, root: &Path, seed: u64, one_in: usize, rng: &mut Rng) {
     let events = story.recorder.events();
     // The disk begins empty: not even the store's directory is there.
     let mut image = Image::default();
@@ -287,14 +286,95 @@ fn what_was_acknowledged_survives_power_cuts_at_every_step_and_a_second_one() {
             image.play(&events[at - 1]);
         }
         for loss in LOSSES {
-            if rng.one_in(debug_share(1) as u64) {
+            if rng.one_in(debug_share(one_in) as u64) {
                 let cut = Cut { seed, at, loss, second: None };
-                cut_and_cut_again(&story, &image, root.path(), cut, &mut rng);
+                cut_and_cut_again(story, &image, root, cut, rng);
                 cuts += 1;
             }
         }
     }
     println!("{} changes to the disk, {cuts} cuts, {} second cuts", events.len(), 2 * cuts);
+}
+
+/// An upload that other steps come between.
+struct OpenUpload {
+    upload: Upload,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl OpenUpload {
+    fn begin(db: &Db, key: Vec<u8>, value: Vec<u8>, length_is_known: bool) -> OpenUpload {
+        let len = length_is_known.then_some(value.len() as u64);
+        let upload = handle(db, "users").put_stream(&key, len).expect("begin an upload");
+        OpenUpload { upload, key, value }
+    }
+
+    fn feed(&mut self, len: usize) {
+        let at = self.upload.len() as usize;
+        let piece = &self.value[at..self.value.len().min(at.saturating_add(len))];
+        self.upload.write(piece).expect("write a piece");
+    }
+
+    fn finish(mut self, story: &mut Story) {
+        self.feed(usize::MAX);
+        let begin = story.recorder.len();
+        self.upload.commit(PutOptions::new()).expect("commit an upload");
+        story.acknowledge(begin, &put("users", &self.key, &self.value));
+    }
+}
+
+/// A life in which uploads stay open while keys are put, touched and deleted, and blobs compacted.
+fn live_beside_open_uploads(path: &Path, rng: &mut Rng) -> Story {
+    let mut story = Story::new(Arc::new(Recorder::default()), Contents::default(), START_MS);
+    let db = story.options(Durability::Sync).open(path).expect("open a new store");
+    story.tell(&db, &Change::CreateNamespace("users".into())).expect("create");
+    let mut open: Vec<OpenUpload> = Vec::new();
+    for _ in 0..150 {
+        let key = format!("key:{:02}", rng.below(20)).into_bytes();
+        let (len, is_known) = (3000 + rng.len(12_000), rng.one_in(2));
+        let value = rng.bytes(len);
+        match rng.below(9) {
+            0 | 1 => open.push(OpenUpload::begin(&db, key, value, is_known)),
+            2 | 3 => open.iter_mut().for_each(|upload| upload.feed(3000)),
+            4 if !open.is_empty() => open.remove(0).finish(&mut story),
+            5 if rng.one_in(3) => db.compact().expect("compact"),
+            6 if story.last().get("users", &key).is_some() => {
+                let expires_at = rng.one_in(2).then_some(START_MS + 1_000_000);
+                let namespace = "users".to_owned();
+                let touch = Change::SetExpiry { namespace, key, expires_at, version: 0 };
+                story.tell(&db, &touch).expect("touch");
+            }
+            7 => story.tell(&db, &delete("users", &key)).expect("delete"),
+            _ => story.tell(&db, &put("users", &key, &value)).expect("put"),
+        }
+    }
+    drop(open);
+    db.compact().expect("compact");
+    db.close().expect("close");
+    story
+}
+
+#[test]
+fn uploads_that_stay_open_beside_everything_else_survive_power_cuts() {
+    let seed = rng::seed();
+    println!("SEED={seed}");
+    let mut rng = Rng::new(seed);
+    let root = scratch_dir();
+    let story = live_beside_open_uploads(&root.path().join("deep/er/store"), &mut rng);
+    cut_everywhere(&story, root.path(), seed, 4, &mut rng);
+}
+
+#[test]
+fn what_was_acknowledged_survives_power_cuts_at_every_step_and_a_second_one() {
+    let seed = rng::seed();
+    println!("SEED={seed}");
+    let mut rng = Rng::new(seed);
+    let root = scratch_dir();
+    let steps = a_full_life(&mut rng);
+    let story = live(&root.path().join("deep/er/store"), &steps, Durability::Sync);
+    let events = story.recorder.events();
+    cut_everywhere(&story, root.path(), seed, 1, &mut rng);
     let is_gone = |event: &Event, extension: &str| matches!(event, Event::Remove(path) if path.to_string_lossy().ends_with(extension));
     assert!(events.iter().any(|event| is_gone(event, ".log")), "compaction took part");
     assert!(events.iter().any(|event| is_gone(event, ".blob")), "blobs were compacted");
