@@ -115,6 +115,11 @@ impl Uploads {
         }
     }
 
+    /// How many bytes of the budget for bodies that are not small are given out.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        self.queue_bytes.saturating_sub(self.queue.available_permits() as u64)
+    }
+
     /// Room for this many bytes, which may have to be waited for.
     pub(crate) async fn room(&self, len: u64) -> Result<Room, UploadError> {
         let (queue, permits) = if len <= self.small_bytes {

@@ -95,6 +95,18 @@ fn metrics_tell_what_the_store_holds() {
 }
 
 #[test]
+fn metrics_tell_how_many_clients_there_are_and_what_their_uploads_hold() {
+    let server = Server::new();
+    let mut uploading = server.connect();
+    uploading.begin_put("/large", 10 << 20);
+    uploading.write(vec![7; 1 << 20]);
+    let text = server.get("/metrics").text().to_owned();
+    let samples = samples(&text);
+    assert_eq!(samples["kvast_http_connections"], 2.0, "the upload and the scrape");
+    assert!(samples["kvast_upload_reserved_bytes"] > 0.0);
+}
+
+#[test]
 fn every_family_has_help_and_a_type_and_is_announced_once() {
     let server = Server::new();
     let text = server.get("/metrics").text().to_owned();

@@ -23,6 +23,7 @@ fn write(app: &App, stats: &Stats, residency: Residency) -> String {
     text.family(Kind::Gauge, "kvast_build_info", "Always 1; the label says which version runs.");
     text.sample("kvast_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     app.metrics.write_to(&mut text);
+    write_clients(&mut text, app);
     write_contents(&mut text, stats);
     write_residency(&mut text, residency);
     write_work(&mut text, stats);
@@ -30,6 +31,23 @@ fn write(app: &App, stats: &Stats, residency: Residency) -> String {
     write_condition(&mut text, app, stats);
     process::write_to(&mut text);
     text.into_string()
+}
+
+fn write_clients(text: &mut Text, app: &App) {
+    // Whoever takes connections follows the phase as they do, until the server drains.
+    let others = usize::from(!app.phase.is_draining());
+    text.single(
+        Kind::Gauge,
+        "kvast_http_connections",
+        "Connections that are open.",
+        app.phase.followers().saturating_sub(others),
+    );
+    text.single(
+        Kind::Gauge,
+        "kvast_upload_reserved_bytes",
+        "Memory that is set aside for request bodies longer than small ones.",
+        app.uploads.reserved_bytes(),
+    );
 }
 
 fn write_contents(text: &mut Text, stats: &Stats) {
