@@ -314,7 +314,9 @@ fn a_log_with_an_unlisted_footer_is_not_written_past_128_mib() {
             _ => Verdict::Proceed,
         })
     };
-    let options = || Options::new().durability(Durability::Os).background(false);
+    // All values lie in the log, the long ones too.
+    let options =
+        || Options::new().durability(Durability::Os).background(false).large_value_bytes(2 << 20);
     let db = options().disk_hook(hook).open(&store).unwrap();
     let users = db.namespace("users").unwrap();
     let mut number = 0u32;
