@@ -300,7 +300,7 @@ fn nothing_writes_after_close_has_returned() {
 
 /// Writes 128 MiB. A seal that was cut before its manifest entry, and a successor log that was lost.
 #[test]
-#[ignore = "writes 128 MiB"]
+#[ignore = "writes 128 MiB; the step `slow hazards` of .ci/run runs it"]
 fn a_log_with_an_unlisted_footer_is_not_written_past_128_mib() {
     let dir = scratch_dir();
     let store = dir.path().join("store");
@@ -885,7 +885,7 @@ fn a_read_only_opening_beside_a_writer_finds_a_sound_store() {
 
 /// SIGBUS ends the process: the file is shortened between the map and the scan. Run it alone.
 #[test]
-#[ignore = "ends the process when it fails"]
+#[ignore = "ends the process when it fails; the step `slow hazards` of .ci/run runs it"]
 fn a_read_only_opening_survives_that_the_writer_shortens_a_log() {
     let dir = scratch_dir();
     let db = sync().background(true).open(dir.path()).unwrap();
