@@ -50,7 +50,7 @@ pub(crate) fn run(store: &Store) {
 }
 
 fn create_namespace(store: &Store) -> String {
-    let mut client = store.server.client().unwrap();
+    let mut client = store.client();
     let answer = client.send("POST", NAMESPACES, br#"{"title":"bulk"}"#).unwrap();
     let text = String::from_utf8(answer.body).unwrap();
     let (_, after) = text.split_once(r#""id":""#).unwrap();
@@ -60,7 +60,7 @@ fn create_namespace(store: &Store) -> String {
 /// How many keys a list shows, of the first few.
 fn list(store: &Store, namespace: &str) -> usize {
     let target = format!("{NAMESPACES}/{namespace}/keys?limit=10");
-    let answer = store.server.client().unwrap().send("GET", &target, b"").unwrap();
+    let answer = store.client().send("GET", &target, b"").unwrap();
     assert_eq!(answer.status, 200);
     String::from_utf8(answer.body).unwrap().matches(r#""name""#).count()
 }

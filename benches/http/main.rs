@@ -1,7 +1,9 @@
 //! What do large and slow requests cost the server, and those beside them?
 //!
 //! - `large`: 64 slow clients at once, half of them uploading 25 MiB and half downloading, each at
-//!   1 MiB/s. Shown: the server's memory, and small gets and puts, before and meanwhile.
+//!   1 MiB/s. Shown: the server's memory, and small gets and puts, before and meanwhile. The control
+//!   is a second server beside the same clients that answers small gets only: what they take longer
+//!   there is the machine's share.
 //! - `bulk`: a bulk put of 100 MB with 10,000 entries, and one whose last entry is bad. Shown: the
 //!   server's memory, the time, and what was written.
 //! - `puts`: puts of 1 KiB, alone and beside four clients that upload 25 MiB at 5 MiB/s, one upload in
@@ -29,7 +31,7 @@ mod small;
 
 use std::path::{Path, PathBuf};
 
-use server::Server;
+use server::{Client, Server};
 use tempfile::TempDir;
 
 /// The length of a large value: the most that one may have.
@@ -59,23 +61,32 @@ fn main() {
 /// A server with a store of its own.
 struct Store {
     server: Server,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Store {
     fn new(dir: &Path) -> Store {
         let dir = tempfile::tempdir_in(dir).unwrap();
         let server = Server::start(&dir.path().join("data"), &[]);
-        Store { server, _dir: dir }
+        Store { server, dir }
+    }
+
+    /// One more, on the same disk.
+    fn another(&self) -> Store {
+        Store::new(self.dir.path())
     }
 
     fn address(&self) -> &str {
         &self.server.address
     }
 
+    fn client(&self) -> Client {
+        self.server.client().unwrap()
+    }
+
     /// One of the server's metrics.
     fn metric(&self, name: &str) -> u64 {
-        let answer = self.server.client().unwrap().send("GET", "/metrics", b"").unwrap();
+        let answer = self.client().send("GET", "/metrics", b"").unwrap();
         let text = String::from_utf8(answer.body).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("there is no {name}")).parse().unwrap()

@@ -1,11 +1,12 @@
 //! Small puts beside a few large uploads, some of which are cut off.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::memory::{self, Memory};
-use crate::slow::{self, Length};
+use crate::slow::{self, Exchange, Length};
 use crate::{LARGE, Store, mib, small};
 
 const UPLOADERS: usize = 4;
@@ -14,7 +15,7 @@ const RATE: usize = 5 << 20;
 const CUT_ONE_IN: usize = 10;
 
 pub(crate) fn run(store: &Store) {
-    let mut client = store.server.client().unwrap();
+    let mut client = store.client();
     let time = Duration::from_secs(30);
     let alone = small::puts(&mut client, time, 1024);
     thread::sleep(Duration::from_secs(1));
@@ -24,10 +25,12 @@ pub(crate) fn run(store: &Store) {
     let (is_over, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (beside, peak) = memory::peak(store.server.id(), || {
         thread::scope(|scope| {
-            for id in 0..UPLOADERS {
-                let (is_over, begun) = (&is_over, &begun);
-                scope.spawn(move || upload_on(store.address(), id, is_over, begun));
-            }
+            scope.spawn(|| {
+                let next = |id| {
+                    (!is_over.load(Ordering::Relaxed)).then(|| upload(store.address(), id, &begun))
+                };
+                slow::drive(UPLOADERS, RATE, next).unwrap();
+            });
             let beside = small::puts(&mut client, time, 1024);
             is_over.store(true, Ordering::Relaxed);
             beside
@@ -48,12 +51,9 @@ pub(crate) fn run(store: &Store) {
     println!("dead bytes, MiB: {:.1} before, {:.1} after", mib(dead_before), mib(dead_after));
 }
 
-/// Uploads one large value after the other, over the one before.
-fn upload_on(address: &str, id: usize, is_over: &AtomicBool, begun: &AtomicUsize) {
-    while !is_over.load(Ordering::Relaxed) {
-        let turn = 1 + begun.fetch_add(1, Ordering::Relaxed);
-        let cut_at = turn.is_multiple_of(CUT_ONE_IN).then_some(LARGE / 2);
-        let status = slow::upload(address, &format!("up:{id}"), Length::Unknown, RATE, cut_at);
-        assert!(matches!(status.unwrap(), 200 | 0));
-    }
+/// Begins to upload a large value over the one before.
+fn upload(address: &str, id: usize, begun: &AtomicUsize) -> io::Result<Exchange> {
+    let turn = 1 + begun.fetch_add(1, Ordering::Relaxed);
+    let cut_at = turn.is_multiple_of(CUT_ONE_IN).then_some(LARGE / 2);
+    Exchange::upload(address, &format!("up:{id}"), Length::Unknown, cut_at)
 }
