@@ -2,19 +2,14 @@
 //! without loss when it is asked to stop.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::Client;
+use crate::support::program::{Program, command, serve};
 use tempfile::TempDir;
-
-fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvast"));
-    command.env_clear().env("KVAST_DATA", dir.join("data")).stdin(Stdio::null());
-    command
-}
 
 fn run(dir: &Path, args: &[&str]) -> Output {
     command(dir).args(args).output().expect("it runs")
@@ -28,38 +23,6 @@ fn expect(dir: &Path, args: &[&str], code: i32, stdout: &[u8]) -> String {
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.stdout == stdout, "{args:?}: {shown:?}");
     stderr
-}
-
-struct Serving {
-    child: Child,
-    addr: std::net::SocketAddr,
-}
-
-impl Serving {
-    fn start(dir: &Path, args: &[&str]) -> Serving {
-        let mut child = command(dir)
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it runs");
-        let mut line = String::new();
-        let stdout = child.stdout.as_mut().expect("a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let addr = line.trim_end().strip_prefix("listening on http://").expect("the first line");
-        Serving { addr: addr.parse().expect("an address"), child }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("it runs");
-        assert!(sent.success());
-    }
-
-    fn end(self) -> Output {
-        self.child.wait_with_output().expect("it ends")
-    }
 }
 
 #[test]
@@ -161,7 +124,8 @@ fn exit_codes_tell_failures_apart() {
 #[test]
 fn a_store_that_is_being_served_is_locked_for_writers() {
     let dir = TempDir::new().expect("a directory");
-    let serving = Serving::start(dir.path(), &[]);
+    let mut serving = Program::spawn(&mut serve(dir.path(), &[]));
+    serving.addr();
     let stderr = expect(dir.path(), &["put", "default", "k", "v"], 5, b"");
     assert!(stderr.starts_with("kvast: "), "{stderr}");
     expect(dir.path(), &["delete", "default", "k"], 5, b"");
@@ -213,8 +177,9 @@ fn help_names_every_command_and_every_exit_code() {
 fn sigterm_drains_and_closes_and_what_was_written_is_there() {
     for (signal, durability) in [("TERM", "sync"), ("INT", "os"), ("TERM", "interval:50ms")] {
         let dir = TempDir::new().expect("a directory");
-        let serving = Serving::start(dir.path(), &["--durability", durability]);
-        let mut client = Client::to(serving.addr);
+        let mut serving = Program::spawn(&mut serve(dir.path(), &["--durability", durability]));
+        let addr = serving.addr();
+        let mut client = Client::to(addr);
         client.send("PUT", "/k", &[], b"value").ok();
         client.write(format!(
             "{}Content-Length: 8\r\n\r\nhalf",
@@ -238,8 +203,9 @@ fn sigterm_drains_and_closes_and_what_was_written_is_there() {
 #[test]
 fn a_second_signal_exits_at_once() {
     let dir = TempDir::new().expect("a directory");
-    let serving = Serving::start(dir.path(), &[]);
-    let mut stuck = Client::to(serving.addr);
+    let mut serving = Program::spawn(&mut serve(dir.path(), &[]));
+    let addr = serving.addr();
+    let mut stuck = Client::to(addr);
     stuck.begin_put("/k", 8);
     stuck.write(b"half");
     let began = Instant::now();
@@ -253,8 +219,10 @@ fn a_second_signal_exits_at_once() {
 #[test]
 fn json_logs_are_json_lines_on_stderr() {
     let dir = TempDir::new().expect("a directory");
-    let serving = Serving::start(dir.path(), &["--log", "json", "--log-level", "debug"]);
-    Client::to(serving.addr).send("GET", "/missing", &[], b"");
+    let mut serving =
+        Program::spawn(&mut serve(dir.path(), &["--log", "json", "--log-level", "debug"]));
+    let addr = serving.addr();
+    Client::to(addr).send("GET", "/missing", &[], b"");
     serving.signal("TERM");
     let stderr = String::from_utf8(serving.end().stderr).expect("UTF-8");
     let lines: Vec<serde_json::Value> =
@@ -274,12 +242,13 @@ fn anonymous_mib(pid: u32) -> u64 {
 #[test]
 fn memory_that_large_values_have_used_goes_back_to_the_system() {
     let dir = TempDir::new().expect("a directory");
-    let serving = Serving::start(dir.path(), &["--durability", "os"]);
+    let mut serving = Program::spawn(&mut serve(dir.path(), &["--durability", "os"]));
+    let addr = serving.addr();
     let value = vec![b'v'; 25 << 20];
     for _ in 0..3 {
         std::thread::scope(|scope| {
             for nth in 0..4 {
-                let (addr, value) = (serving.addr, &value);
+                let value = &value;
                 scope.spawn(move || {
                     let mut client = Client::to(addr);
                     let put = client.send("PUT", &format!("/big{nth}"), &[], value);
@@ -291,10 +260,10 @@ fn memory_that_large_values_have_used_goes_back_to_the_system() {
         });
     }
     let until = Instant::now() + Duration::from_secs(10);
-    while anonymous_mib(serving.child.id()) > 64 && Instant::now() < until {
+    while anonymous_mib(serving.id()) > 64 && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(100));
     }
-    let kept = anonymous_mib(serving.child.id());
+    let kept = anonymous_mib(serving.id());
     serving.signal("TERM");
     assert_eq!(serving.end().status.code(), Some(0));
     assert!(kept <= 64, "{kept} MiB are kept");

@@ -3,19 +3,12 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::program::{self, Program};
+use crate::support::program::{Program, serve};
 use crate::support::{Client, PATIENCE, config};
 use tempfile::TempDir;
-
-fn serve(dir: &Path, args: &[&str]) -> Command {
-    let mut command = program::command(dir);
-    command.args(["serve", "--listen", "127.0.0.1:0"]).args(args);
-    command
-}
 
 /// Where a service manager listens.
 struct Manager(UnixDatagram);

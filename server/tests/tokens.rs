@@ -2,14 +2,14 @@
 //! more, and a running server learns of new and revoked ones by itself.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::program::{self, Program, serve};
 use crate::support::{ACCOUNT, Answer, Client};
 use tempfile::TempDir;
 
@@ -17,9 +17,8 @@ use tempfile::TempDir;
 const ROUTES: &str = include_str!("../src/route.rs");
 
 fn kvast(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvast"));
-    command.env_clear().env("KVAST_DATA", dir.join("data")).current_dir(dir);
-    command.stdin(Stdio::null()).args(args);
+    let mut command = program::command(dir);
+    command.current_dir(dir).args(args);
     command
 }
 
@@ -45,24 +44,21 @@ fn id_of(dir: &Path, name: &str) -> String {
     line.split_whitespace().next().expect("an id").to_owned()
 }
 
-/// A server process; killed when it is dropped.
+/// A server that is running.
 struct Serving {
-    child: Child,
+    _program: Program,
     addr: SocketAddr,
 }
 
 impl Serving {
     fn start(dir: &Path, flags: &[&str]) -> Serving {
-        let mut child = kvast(dir, &["serve", "--listen", "127.0.0.1:0", "--log-level", "error"])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it runs");
-        let mut line = String::new();
-        let stdout = child.stdout.as_mut().expect("a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let addr = line.trim_end().strip_prefix("listening on http://").expect("the first line");
-        Serving { addr: addr.parse().expect("an address"), child }
+        Serving::spawn(serve(dir, flags).args(["--log-level", "error"]))
+    }
+
+    fn spawn(command: &mut Command) -> Serving {
+        let mut program = Program::spawn(command);
+        let addr = program.addr();
+        Serving { _program: program, addr }
     }
 
     fn send(&self, method: &str, target: &str, headers: &[&str]) -> Answer {
@@ -81,14 +77,6 @@ impl Serving {
             assert!(Instant::now() < until, "still {}", answer.refusal());
             thread::sleep(Duration::from_millis(50));
         }
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -342,13 +330,9 @@ fn tokens_of_the_configuration_do_everything() {
     let dir = TempDir::new().expect("a directory");
     let file = dir.path().join("listed");
     fs::write(&file, "# mine\nfrom-file\n").expect("it is written");
-    let mut command = kvast(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let mut command = serve(dir.path(), &[]);
     command.env("KVAST_TOKEN", "from-variable").env("KVAST_TOKEN_FILE", &file);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs");
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line");
-    let addr = line.trim_end().strip_prefix("listening on http://").expect("the first line");
-    let serving = Serving { addr: addr.parse().expect("an address"), child };
+    let serving = Serving::spawn(&mut command);
     for token in ["from-variable", "from-file"] {
         let header = format!("Authorization: Bearer {token}");
         serving.send("PUT", "/k", &[&header]).ok();
@@ -371,13 +355,8 @@ fn other_machines_are_served_with_a_token_or_by_word_of_the_operator() {
     insecure.send("GET", "/", &[]).ok();
     drop(insecure);
     create(dir.path(), &[]);
-    let mut command = kvast(dir.path(), &everywhere);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs");
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line");
-    assert!(line.starts_with("listening on http://0.0.0.0:"), "{line}");
-    child.kill().expect("it runs");
-    child.wait().expect("it ends");
+    let place = Program::spawn(&mut kvast(dir.path(), &everywhere)).place();
+    assert!(place.starts_with("http://0.0.0.0:"), "{place}");
 }
 
 #[test]

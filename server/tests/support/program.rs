@@ -12,24 +12,36 @@ pub(crate) fn command(dir: &Path) -> Command {
     command
 }
 
-/// A server that is running.
+/// The program as a server on a port of its own.
+pub(crate) fn serve(dir: &Path, flags: &[&str]) -> Command {
+    let mut command = command(dir);
+    command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
+    command
+}
+
+/// A server that is running; killed when it is dropped.
 pub(crate) struct Program {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
+    /// `None` once its end is waited for.
+    child: Option<Child>,
+    stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Program {
     pub(crate) fn spawn(command: &mut Command) -> Program {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        Program { child, stdout }
+        let stdout = child.stdout.take().map(BufReader::new);
+        Program { child: Some(child), stdout }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// The next place that it says it listens on.
     pub(crate) fn place(&mut self) -> String {
         let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("a line");
+        self.stdout.as_mut().expect("a pipe").read_line(&mut line).expect("a line");
         let place = line.trim_end().strip_prefix("listening on ");
         place.unwrap_or_else(|| panic!("{line:?}")).to_owned()
     }
@@ -40,12 +52,29 @@ impl Program {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("it runs");
         assert!(sent.success());
     }
 
-    pub(crate) fn end(self) -> Output {
-        self.child.wait_with_output().expect("it ends")
+    /// Waits until it ends. The output is what was not read before.
+    pub(crate) fn end(mut self) -> Output {
+        let mut child = self.child.take().expect("it runs");
+        let stdout = self.stdout.take().expect("a pipe");
+        let read = stdout.buffer().to_vec();
+        child.stdout = Some(stdout.into_inner());
+        let mut output = child.wait_with_output().expect("it ends");
+        output.stdout = [read, output.stdout].concat();
+        output
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
