@@ -53,6 +53,7 @@
 //! ops         health, metrics, OpenAPI
 //! remote      Miniflare's form of a binding request
 //! service     one request from head to answer
+//! places      connections at once, and which idle one goes
 //! framing     where requests end
 //! wire        a socket that does not wait for ever
 //! tls         certificates and handshakes
@@ -92,6 +93,7 @@ mod native;
 mod openapi;
 mod ops;
 mod phase;
+mod places;
 mod problem;
 mod process;
 mod remote;

@@ -52,7 +52,7 @@ pub struct Limits {
     pub max_value_bytes: u64,
     /// The most keys on a list page, and how many are on it when nobody says.
     pub keys_per_page: usize,
-    /// Connections served at once; more wait in the kernel's queue until one ends.
+    /// Connections served at once; more wait until one ends, or has idled for a second and more.
     pub connections: usize,
     /// The longest request head (request line and headers), in bytes.
     pub head_bytes: usize,
@@ -60,7 +60,7 @@ pub struct Limits {
     pub line_bytes: usize,
     /// How long a head may take to arrive, from its first byte.
     pub head_time: Duration,
-    /// How long a connection may be kept open between requests.
+    /// How long a connection may be kept open between requests, as long as there are places for others.
     pub idle_time: Duration,
     /// How long a TLS handshake may take.
     pub handshake_time: Duration,

@@ -1,7 +1,7 @@
 //! Connections: taking them, serving them within limits, and letting them end.
 //!
-//! A connection is taken only when there is a place for it; until then it waits in the kernel's
-//! queue, whichever socket it came to. Where there is a certificate, TCP connections begin with a
+//! A connection is served only when there is a place for it. One at a time waits for that here, so that
+//! idle ones go; the others wait in the kernel's queue, whichever socket they came to. Where there is a certificate, TCP connections begin with a
 //! handshake, which holds up nobody else, and may choose HTTP/2; there is no HTTP/2 without TLS.
 //! Once the server drains, no new connection is taken, idle ones are closed, and those in the
 //! middle of a request may finish it within a limit. Absent on purpose: what is served.
@@ -21,12 +21,12 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{interval, timeout};
 
 use crate::app::App;
 use crate::limits::Limits;
-use crate::phase::Follower;
+use crate::phase::{Follower, Told};
+use crate::places::{Place, Places};
 use crate::reply::{Reply, ReplyBody};
 use crate::service;
 use crate::socket::{Arrival, Socket};
@@ -56,13 +56,14 @@ const STREAM_BUFFER_BYTES: usize = 128 << 10;
 
 /// Serves connections until the server drains, and then until they have ended.
 pub(crate) async fn serve(sockets: Vec<Socket>, tls: Option<Arc<Tls>>, app: Arc<App>) {
-    let places = Arc::new(Semaphore::new(app.limits.connections.min(Semaphore::MAX_PERMITS)));
-    let host = Arc::new(Host { http1: http1(&app.limits), http2: http2(&app.limits), tls, app });
+    let places = Places::new(&app.limits);
+    let (http1, http2) = (http1(&app.limits), http2(&app.limits));
+    let host = Arc::new(Host { http1, http2, tls, app, places });
     let mut follower = host.app.phase.follow();
     for turn in 0.. {
         let (arrival, place) = tokio::select! {
             () = follower.drain() => break,
-            arrived = arrive(&sockets, turn, &places) => arrived,
+            arrived = host.arrive(&sockets, turn) => arrived,
         };
         host.welcome(arrival, place);
     }
@@ -98,15 +99,11 @@ fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
     protocol
 }
 
-type Place = Option<OwnedSemaphorePermit>;
-
-/// The next connection, as soon as there is a place for it.
-async fn arrive(sockets: &[Socket], turn: usize, places: &Arc<Semaphore>) -> (Arrival, Place) {
-    // The semaphore is never closed, so this cannot fail.
-    let place = Arc::clone(places).acquire_owned().await.ok();
+/// The next connection.
+async fn next(sockets: &[Socket], turn: usize) -> Arrival {
     loop {
         match accept(sockets, turn).await {
-            Ok(arrival) => return (arrival, place),
+            Ok(arrival) => return arrival,
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "the system gives no connection; trying again");
@@ -137,9 +134,16 @@ struct Host {
     http2: http2::Builder<TokioExecutor>,
     tls: Option<Arc<Tls>>,
     app: Arc<App>,
+    places: Places,
 }
 
 impl Host {
+    /// The next connection, as soon as there is a place for it.
+    async fn arrive(&self, sockets: &[Socket], turn: usize) -> (Arrival, Place) {
+        let arrival = next(sockets, turn).await;
+        (arrival, self.places.take(&self.app.phase).await)
+    }
+
     /// Serves a connection in a task of its own.
     fn welcome(self: &Arc<Self>, arrival: Arrival, place: Place) {
         let (host, follower) = (Arc::clone(self), self.app.phase.follow());
@@ -181,15 +185,19 @@ impl Host {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let io = TokioIo::new(Wire::of_requests(stream, &self.app.limits));
+        let io =
+            TokioIo::new(Wire::of_requests(stream, &self.app.limits, self.places.idle_limit()));
         let service = service_fn(|request| service::serve(Arc::clone(&self.app), request));
         let mut connection = pin!(self.http1.serve_connection(io, service));
-        let ended = tokio::select! {
-            biased;
-            ended = connection.as_mut() => ended,
-            () = follower.drain() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => break ended,
+                // Who was called asks its wire again.
+                told = follower.told() => if told == Told::Drain {
+                    connection.as_mut().graceful_shutdown();
+                    break connection.await;
+                }
             }
         };
         log_end(ended);
@@ -200,18 +208,21 @@ impl Host {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let limits = &self.app.limits;
-        let streams = Streams::new(limits);
+        let streams = Streams::new(limits, self.places.idle_limit());
         let io = TokioIo::new(Wire::of_anything(stream, limits));
         let service = service_fn(|request| answer(Arc::clone(&self.app), &streams, request));
         let mut connection = pin!(self.http2.serve_connection(io, service));
         let mut look = interval((limits.write_stall.min(limits.idle_time) / 2).max(LOOK_MIN));
         let mut is_ending = false;
         loop {
-            let ends = tokio::select! {
+            let told = tokio::select! {
                 biased;
                 ended = connection.as_mut() => return log_end(ended),
-                () = follower.drain(), if !is_ending => true,
-                _ = look.tick() => match streams.outlook() {
+                told = follower.told(), if !is_ending => told,
+                _ = look.tick() => Told::Called,
+            };
+            let ends = told == Told::Drain
+                || match streams.outlook() {
                     Outlook::Stalled => {
                         tracing::debug!("a client takes nothing of an answer");
                         return;
@@ -219,8 +230,7 @@ impl Host {
                     // A farewell wants an answer, which this client does not give.
                     Outlook::Quiet | Outlook::Idle if is_ending => return,
                     outlook => matches!(outlook, Outlook::Idle | Outlook::Old),
-                }
-            };
+                };
             if ends && !is_ending {
                 is_ending = true;
                 connection.as_mut().graceful_shutdown();

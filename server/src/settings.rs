@@ -177,7 +177,7 @@ pub(crate) static GROUPS: &[Group] = &[
             setting(
                 "connections",
                 at!(Kind::COUNT, config.limits.connections),
-                "Connections served at once; more wait in the system's queue",
+                "Connections served at once; more wait, and idle ones go first",
             ),
             setting(
                 "head-bytes",
@@ -197,7 +197,7 @@ pub(crate) static GROUPS: &[Group] = &[
             setting(
                 "idle-time",
                 at!(TIME, config.limits.idle_time),
-                "How long a connection may be kept open between requests",
+                "How long a connection may be kept open between requests; a second while clients wait",
             ),
             setting(
                 "handshake-time",

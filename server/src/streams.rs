@@ -17,6 +17,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::limits::Limits;
+use crate::places::IdleLimit;
 
 /// How long a connection may take new requests.
 const AGE_MAX: Duration = Duration::from_secs(3600);
@@ -24,7 +25,7 @@ const AGE_MAX: Duration = Duration::from_secs(3600);
 /// The requests of a connection.
 pub(crate) struct Streams {
     stall_limit: Duration,
-    idle_limit: Duration,
+    idle_limit: Arc<IdleLimit>,
     /// When it has to end, idle or not.
     old_at: Instant,
     state: Mutex<State>,
@@ -55,11 +56,11 @@ pub(crate) enum Outlook {
 }
 
 impl Streams {
-    pub(crate) fn new(limits: &Limits) -> Arc<Streams> {
+    pub(crate) fn new(limits: &Limits, idle_limit: Arc<IdleLimit>) -> Arc<Streams> {
         let state = State { opened: 0, open: 0, idle_since: Instant::now(), moved: HashMap::new() };
         Arc::new(Streams {
             stall_limit: limits.write_stall,
-            idle_limit: limits.idle_time,
+            idle_limit,
             old_at: Instant::now() + AGE_MAX,
             state: Mutex::new(state),
         })
@@ -78,7 +79,7 @@ impl Streams {
         let is_stalled = |moved: &Instant| now.duration_since(*moved) >= self.stall_limit;
         match state.open {
             _ if state.moved.values().any(is_stalled) => Outlook::Stalled,
-            0 if now.duration_since(state.idle_since) >= self.idle_limit => Outlook::Idle,
+            0 if now.duration_since(state.idle_since) >= self.idle_limit.get() => Outlook::Idle,
             0 => Outlook::Quiet,
             _ if now >= self.old_at => Outlook::Old,
             _ => Outlook::Busy,
@@ -149,8 +150,8 @@ mod tests {
     use super::*;
 
     fn streams(stall: Duration, idle: Duration) -> Arc<Streams> {
-        let limits = Limits { write_stall: stall, idle_time: idle, ..Limits::default() };
-        Streams::new(&limits)
+        let limits = Limits { write_stall: stall, ..Limits::default() };
+        Streams::new(&limits, Arc::new(IdleLimit::new(idle)))
     }
 
     const NEVER: Duration = Duration::from_secs(1000);

@@ -18,6 +18,7 @@ use crate::entries::{self, EntryFault, Fault};
 use crate::framing::{Framing, Place};
 use crate::json;
 use crate::limits::{Limits, VALUE_BYTES_MAX};
+use crate::places::IdleLimit;
 use crate::rules::{self, Moment};
 use crate::wire::Wire;
 
@@ -138,7 +139,11 @@ fn parse(bytes: &[u8]) -> Vec<Parsed> {
     runtime.block_on(async {
         let (server, mut client) = duplex(bytes.len().max(1));
         let limits = Limits::default();
-        let io = TokioIo::new(Wire::of_requests(server, &limits));
+        let io = TokioIo::new(Wire::of_requests(
+            server,
+            &limits,
+            Arc::new(IdleLimit::new(limits.idle_time)),
+        ));
         let connection = http1::Builder::new()
             .header_read_timeout(None)
             .max_header_size(limits.head_bytes)

@@ -11,6 +11,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::framing::{Framing, Place, REFUSED};
 use crate::limits::Limits;
+use crate::places::IdleLimit;
 
 /// A connection's socket, or the TLS session on it.
 pub(crate) struct Wire<S> {
@@ -44,22 +46,22 @@ enum Input {
 
 /// How long the next byte of a request may take.
 struct Patience {
-    idle_limit: Duration,
+    idle_limit: Arc<IdleLimit>,
     head_limit: Duration,
-    /// Where the connection was when the deadline was set.
+    /// Where the connection is, and since when.
     at: (Place, u64),
-    deadline: Instant,
-    /// Never later than the deadline. It is moved only when it has run out, not for each request.
+    since: Instant,
+    /// Never later than the time runs out. It is moved only when it has run out, not for each request.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
-    fn new(limits: &Limits) -> Patience {
+    fn new(limits: &Limits, idle_limit: Arc<IdleLimit>) -> Patience {
         Patience {
-            idle_limit: limits.idle_time,
+            idle_limit,
             head_limit: limits.head_time,
             at: (Place::Body, 0),
-            deadline: Instant::now(),
+            since: Instant::now(),
             timer: None,
         }
     }
@@ -68,15 +70,15 @@ impl Patience {
     fn poll_end(&mut self, cx: &mut Context<'_>, framing: &Framing) -> Poll<Place> {
         let place = framing.place();
         let limit = match place {
-            Place::Between => self.idle_limit,
+            Place::Between => self.idle_limit.get(),
             Place::Head => self.head_limit,
             Place::Body => return Poll::Pending,
         };
         if self.at != (place, framing.heads()) {
             self.at = (place, framing.heads());
-            self.deadline = Instant::now() + limit;
+            self.since = Instant::now();
         }
-        let deadline = self.deadline;
+        let deadline = self.since + limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
@@ -91,8 +93,8 @@ impl Patience {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// A stream of HTTP/1.1 requests.
-    pub(crate) fn of_requests(stream: S, limits: &Limits) -> Wire<S> {
-        let input = Input::Requests(Framing::default(), Patience::new(limits));
+    pub(crate) fn of_requests(stream: S, limits: &Limits, idle_limit: Arc<IdleLimit>) -> Wire<S> {
+        let input = Input::Requests(Framing::default(), Patience::new(limits, idle_limit));
         Wire { input, ..Wire::of_anything(stream, limits) }
     }
 

@@ -150,6 +150,20 @@ fn connections_of_all_places_share_the_places_there_are() {
 }
 
 #[test]
+fn an_idle_connection_gives_its_place_to_a_client_that_waits() {
+    let server = Server::with(|config| config.limits.connections = 2);
+    let mut busy = server.connect();
+    busy.begin_put("/k", 9);
+    let mut idle = server.connect();
+    idle.send("GET", "/", &[], b"").ok();
+    // It would have to wait for longer than a test does until the other has idled for too long.
+    server.get("/").ok();
+    assert!(idle.is_closed());
+    busy.write("the whole");
+    busy.read().ok();
+}
+
+#[test]
 fn a_connection_may_idle_between_requests_for_longer_than_a_head_may_take() {
     let server = Server::with(|config| {
         config.limits.head_time = Duration::from_millis(200);

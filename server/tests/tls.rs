@@ -395,6 +395,15 @@ fn a_client_that_takes_nothing_of_an_answer_is_cut_off() {
 }
 
 #[test]
+fn an_idle_http_2_connection_gives_its_place_to_a_client_that_waits() {
+    let https = Https::with(|config| config.limits.connections = 1);
+    let mut idle = https.connect("h2");
+    frames::begin(&mut idle, &[]);
+    https.http1().send("GET", "/", &[], b"").ok();
+    assert!(ends(&mut idle));
+}
+
+#[test]
 fn an_http_2_connection_that_idles_for_too_long_is_told_to_go() {
     let https = Https::with(|config| config.limits.idle_time = Duration::from_millis(300));
     let mut stream = https.connect("h2");
