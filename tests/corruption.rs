@@ -694,6 +694,9 @@ fn a_record_that_is_damaged_can_be_overwritten_and_deleted() {
         let Ok(db) = open(dir.path(), NOW_MS) else { continue };
         for (name, keys) in &store.contents.0 {
             let namespace = db.find_namespace(name).expect("the namespace is there");
+            let all: Vec<_> = keys.keys().collect();
+            let fails_alone = all.iter().any(|key| namespace.get(key).is_err());
+            assert_eq!(namespace.get_many(&all).is_err(), fails_alone, "one fails all");
             for key in keys.keys() {
                 namespace.put(key, b"anew").expect("a damaged record can be overwritten");
                 assert_eq!(namespace.get(key).expect("read").as_deref(), Some(&b"anew"[..]));

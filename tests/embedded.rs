@@ -58,6 +58,43 @@ fn what_was_put_is_there_after_reopening_with_metadata_expiry_and_version() {
 }
 
 #[test]
+fn many_keys_are_got_in_their_order_as_each_alone_would_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(NOW);
+    let options = options().clock(clock.clone()).large_value_bytes(100_000);
+    let db = options.open(dir.path().join("store")).unwrap();
+    let users = db.namespace("users").unwrap();
+    for (nth, len) in [0, 1, 100, 65_536, 65_537, 99_999, 100_000, 300_000].into_iter().enumerate()
+    {
+        let soon = PutOptions::new().expires_at_ms(NOW + 1).metadata(*b"soon");
+        users.put(format!("stays{nth}"), vec![nth as u8; len]).unwrap();
+        users.put_with(format!("goes{nth}"), vec![nth as u8; len], soon).unwrap();
+    }
+    db.namespace("others").unwrap().put("absent0", b"of another namespace").unwrap();
+    let names = ["stays", "goes", "absent"];
+    for count in [0, 1, 15, 16, 17, 100] {
+        let keys: Vec<_> = (0..count).map(|n| format!("{}{}", names[n % 3], n / 3 % 9)).collect();
+        let found = users.get_many(&keys).unwrap();
+        assert_eq!(found.len(), count);
+        for (key, found) in keys.iter().zip(found) {
+            let shape = |value: kvast::Value| {
+                let metadata = value.metadata().map(<[u8]>::to_vec);
+                (value.to_vec(), metadata, value.expires_at(), value.version())
+            };
+            assert_eq!(found.map(shape), users.get(key).unwrap().map(shape), "{key}");
+        }
+    }
+    assert!(users.get_many(&["goes1"]).unwrap()[0].is_some());
+    clock.advance(1);
+    assert!(users.get_many(&["goes1"]).unwrap()[0].is_none());
+    let refused = users.get_many(&["stays1", ""]).unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidKey);
+    db.delete_namespace(users.id()).unwrap();
+    let refused = users.get_many(&["stays1"]).unwrap_err();
+    assert_eq!(refused.code(), Code::NamespaceNotFound);
+}
+
+#[test]
 fn a_put_replaces_value_metadata_and_expiry() {
     let dir = tempfile::tempdir().unwrap();
     let users = open(&dir).namespace("users").unwrap();

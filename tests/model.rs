@@ -22,7 +22,9 @@ use kvast::{
 
 mod support;
 
-use support::contents::{Change, Contents, Keys, Stored, handle, options, perform, read, read_all};
+use support::contents::{
+    Change, Contents, Keys, Stored, handle, options, perform, read, read_all, stored,
+};
 use support::disk::Killer;
 use support::rng::{self, Rng};
 use support::scratch_dir;
@@ -512,6 +514,21 @@ impl Run {
         assert_eq!(found.as_ref(), want, "get of {key:?} in {name}");
         if self.rng.one_in(20) {
             self.get_as_a_stream(&name, &key);
+        }
+        if self.rng.one_in(20) {
+            self.get_many(&name);
+        }
+    }
+
+    /// Some keys at once, some of them twice.
+    fn get_many(&mut self, name: &str) {
+        let keys: Vec<_> = (0..self.rng.len(50)).map(|_| self.key()).collect();
+        let found = handle(self.db(), name).get_many(&keys);
+        let found = found.unwrap_or_else(|error| panic!("get_many: {error}"));
+        assert_eq!(found.len(), keys.len());
+        for (key, found) in keys.iter().zip(&found) {
+            let want = self.model.get(name, key).filter(|stored| stored.is_live(self.now_ms));
+            assert_eq!(found.as_ref().map(stored).as_ref(), want, "get_many of {key:?} in {name}");
         }
     }
 

@@ -388,10 +388,10 @@ impl Committer {
 
     fn check_conditions(&self, conditions: &[Condition]) -> Result<(), Error> {
         for condition in conditions {
+            let sought = self.keyspace.sought(condition.namespace, &condition.key);
+            let pinned = self.keyspace.index.pin();
             let current =
-                self.keyspace.find(condition.namespace, &condition.key, |_, _, record| {
-                    record.header.seqno
-                })?;
+                self.keyspace.find(&sought, &pinned, |_, _, record| record.header.seqno)?;
             if current != condition.version {
                 return Err(Error::VersionMismatch { current });
             }
@@ -404,23 +404,24 @@ impl Committer {
     /// `Keyspace::keep_extents`.
     fn resolve_renewal(&self, group: &mut WriteGroup) -> Result<(), Error> {
         let Some(renewal) = group.renewal.take() else { return Ok(()) };
-        let found =
-            self.keyspace.find(renewal.namespace, &renewal.key, |segment, offset, old| {
-                old.verify_value().map_err(|damage| segment.body.corruption(offset, damage))?;
-                let value_len = old.header.value_len;
-                group.push(&Draft {
-                    kind: Kind::Put,
-                    namespace: renewal.namespace,
-                    written_ms: renewal.written_ms,
-                    expires_ms: renewal.expires_ms,
-                    key: &renewal.key,
-                    metadata: old.metadata,
-                    value: old.content.map_or(&[], |content| content.value),
-                    value_crc: old.header.value_crc,
-                    extent: old.header.extent.map(|extent| (extent, value_len)),
-                });
-                Ok(())
-            })?;
+        let sought = self.keyspace.sought(renewal.namespace, &renewal.key);
+        let pinned = self.keyspace.index.pin();
+        let found = self.keyspace.find(&sought, &pinned, |segment, offset, old| {
+            old.verify_value().map_err(|damage| segment.body.corruption(offset, damage))?;
+            let value_len = old.header.value_len;
+            group.push(&Draft {
+                kind: Kind::Put,
+                namespace: renewal.namespace,
+                written_ms: renewal.written_ms,
+                expires_ms: renewal.expires_ms,
+                key: &renewal.key,
+                metadata: old.metadata,
+                value: old.content.map_or(&[], |content| content.value),
+                value_crc: old.header.value_crc,
+                extent: old.header.extent.map(|extent| (extent, value_len)),
+            });
+            Ok(())
+        })?;
         found.unwrap_or(Ok(()))
     }
 

@@ -13,7 +13,7 @@ use crate::catalog::Catalog;
 use crate::clock::Timekeeper;
 use crate::error::{Corruption, Error};
 use crate::format::record::{self, Extent, Header, Kind, Record};
-use crate::index::{Guard, Index, IndexWriter, Traits, Visited, prefetch};
+use crate::index::{Guard, Index, IndexWriter, KeyHash, Traits, Visited, prefetch};
 use crate::key::{self, Composite};
 use crate::segment::Segment;
 
@@ -32,6 +32,13 @@ pub(crate) struct Change<'a> {
     pub(crate) header: Header,
     pub(crate) key: &'a [u8],
     pub(crate) address: Address,
+}
+
+/// A key that is looked up.
+pub(crate) struct Sought<'k> {
+    namespace: u32,
+    key: &'k [u8],
+    hash: KeyHash,
 }
 
 /// What a key pointed at before.
@@ -114,17 +121,20 @@ impl Keyspace {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is looked up for a key.
+    pub(crate) fn sought<'k>(&self, namespace: u32, key: &'k [u8]) -> Sought<'k> {
+        Sought { namespace, key, hash: self.index.hash(&Composite::new(namespace, key)) }
+    }
+
     /// Hands the newest record of a key to `read`, if it has one that has not expired. The header
     /// of the record is verified, its value is not.
     pub(crate) fn find<R>(
         &self,
-        namespace: u32,
-        key: &[u8],
+        sought: &Sought<'_>,
+        pinned: &Guard,
         read: impl FnOnce(&Segment, u64, &Record<'_>) -> R,
     ) -> Result<Option<R>, Error> {
-        let composite = Composite::new(namespace, key);
-        let pinned = self.index.pin();
-        self.find_pinned(&composite, &pinned, |segment, offset, record| {
+        self.find_any(sought, pinned, |segment, offset, record| {
             let expires_ms = record.header.expires_ms;
             let live = expires_ms == 0 || !is_expired(expires_ms, self.time.now_ms());
             live.then(|| read(segment, offset, record))
@@ -140,12 +150,22 @@ impl Keyspace {
         read: impl FnOnce(&Segment, u64, &Record<'_>) -> R,
     ) -> Result<Option<R>, Error> {
         let (namespace, key) = key::split(composite);
+        let sought = Sought { namespace, key, hash: self.index.hash(composite) };
+        self.find_any(&sought, pinned, read)
+    }
+
+    /// Hands the newest record of a key to `read`, if it has one, expired or not.
+    fn find_any<R>(
+        &self,
+        sought: &Sought<'_>,
+        pinned: &Guard,
+        read: impl FnOnce(&Segment, u64, &Record<'_>) -> R,
+    ) -> Result<Option<R>, Error> {
         let mut read = Some(read);
-        let hash = self.index.hash(composite);
         self.index
-            .get(hash, pinned, |address| {
+            .get(sought.hash, pinned, |address| {
                 let (segment, offset) = (self.segment(address, pinned)?, address.offset());
-                match record_of(segment, offset, namespace, key) {
+                match record_of(segment, offset, sought.namespace, sought.key) {
                     Ok(None) => None,
                     Ok(Some(record)) => read.take().map(|read| Ok(read(segment, offset, &record))),
                     Err(corruption) => Some(Err(Error::from(corruption))),
@@ -196,6 +216,20 @@ impl Keyspace {
             }
         }
         existed
+    }
+
+    /// Has the processor fetch what a lookup of this key will read first: its place in the index.
+    pub(crate) fn fetch_place(&self, sought: &Sought<'_>, pinned: &Guard) {
+        self.index.prefetch(sought.hash, pinned);
+    }
+
+    /// Has the processor fetch what a lookup of this key will read next: its record.
+    pub(crate) fn fetch_record(&self, sought: &Sought<'_>, pinned: &Guard) {
+        self.index.get(sought.hash, pinned, |address| {
+            // Mostly this is the key's own record. If not, the lookup finds out.
+            fetch(self.segment(address, pinned)?.body.bytes_from(address.offset()));
+            Some(())
+        });
     }
 
     /// Has the processor fetch what a lookup of this key will read first.
@@ -383,6 +417,11 @@ impl Keyspace {
     }
 }
 
+/// Has the processor fetch all lines of a short record at once, rather than one miss after the other.
+fn fetch(record: &[u8]) {
+    (0..3).for_each(|line| prefetch(record.as_ptr().wrapping_add(64 * line)));
+}
+
 /// The record at `offset` if it is one of this key, `None` if it is one of another key whose hash
 /// is alike. A damaged header is an error: it might be the one that was asked for.
 fn record_of<'a>(
@@ -392,8 +431,7 @@ fn record_of<'a>(
     key: &[u8],
 ) -> Result<Option<Record<'a>>, Corruption> {
     let bytes = segment.body.bytes_from(offset);
-    // All lines of a short record at once, rather than one miss after the other.
-    (0..3).for_each(|line| prefetch(bytes.as_ptr().wrapping_add(64 * line)));
+    fetch(bytes);
     let same = record::has_key(bytes, namespace, key);
     let record = segment.body.record(offset)?;
     Ok(same.then_some(record))

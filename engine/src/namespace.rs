@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::commit::{Condition, Renewal, WriteGroup, tombstone};
 use crate::error::Error;
-use crate::format::record::{Draft, Kind};
+use crate::format::record::{BLOCK_LEN, Draft, Kind};
 use crate::key::{self, Composite};
 use crate::list::{self, ListOptions, Page};
 use crate::options::{Expiry, PutOptions};
@@ -112,11 +112,38 @@ impl Namespace {
     /// [`Error::Corrupt`] if the record is not what was written, [`Error::InvalidKey`],
     /// [`Error::NamespaceNotFound`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>, Error> {
-        let Some(value) = self.find(key.as_ref())? else { return Ok(None) };
-        if value.len() > crate::format::record::BLOCK_LEN {
-            value.verify_all()?;
-        }
-        Ok(Some(value))
+        let found = self.find(key.as_ref())?;
+        found.iter().try_for_each(verify_long)?;
+        Ok(found)
+    }
+
+    /// The values of many keys, in the order of the keys, as [`Self::get`] returns them. Their cache
+    /// misses overlap, so that each costs a fraction of a get of its own. Each is the key's value at
+    /// some moment of the call, all of them together no snapshot.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), kvast::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = kvast::Db::open(dir.path())?;
+    /// let users = db.namespace("users")?;
+    /// users.put("42", b"Ada")?;
+    /// users.put("43", b"Grace")?;
+    /// let found = users.get_many(&["43", "41", "42"])?;
+    /// let names: Vec<_> = found.iter().map(|value| value.as_deref()).collect();
+    /// assert_eq!(names, [Some(&b"Grace"[..]), None, Some(&b"Ada"[..])]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Self::get`]. An error about one key is one of the call, and nothing is returned.
+    pub fn get_many(&self, keys: &[impl AsRef<[u8]>]) -> Result<Vec<Option<Value>>, Error> {
+        self.check_alive()?;
+        let max = self.store.options.max_key_bytes;
+        keys.iter().try_for_each(|key| key::check(key.as_ref(), max))?;
+        let mut values = Vec::with_capacity(keys.len());
+        self.store.find_values(self.number(), keys, &mut values)?;
+        values.iter().flatten().try_for_each(verify_long)?;
+        Ok(values)
     }
 
     /// The value of a key, to be verified block by block while it is taken.
@@ -355,4 +382,9 @@ impl Namespace {
     pub fn scan_with(&self, options: ListOptions) -> Scan {
         Scan::new(self.clone(), options)
     }
+}
+
+/// Verifies a value that was not verified when it was found.
+fn verify_long(value: &Value) -> Result<(), Error> {
+    if value.len() > BLOCK_LEN { value.verify_all() } else { Ok(()) }
 }

@@ -15,8 +15,9 @@ use crate::error::{Corruption, Damage, Error};
 use crate::format::StoreId;
 use crate::format::record::{Draft, EXPIRES_END, Extent, Header, Kind, value_checksum};
 use crate::format::segment_header::SegmentKind;
+use crate::index::Guard;
 use crate::key;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Keyspace, Sought};
 use crate::list::{self, ListOptions, Page};
 use crate::options::{Durability, Expiry, Options, PutOptions};
 use crate::recover::RecoveryReport;
@@ -43,6 +44,8 @@ pub(crate) struct Store {
     pub(crate) lock: Mutex<Option<DirLock>>,
 }
 
+/// Keys of one call that are found under one pin, their cache misses side by side.
+const FOUND_TOGETHER: usize = 16;
 /// How often a reader looks for a value that compaction moves: once is rare, and twice is no accident.
 const LOOKS: usize = 100;
 
@@ -91,9 +94,39 @@ impl Store {
 
     /// The value of a key that has not expired; short values are verified.
     pub(crate) fn find_value(&self, namespace: u32, key: &[u8]) -> Result<Option<Value>, Error> {
+        let keyspace = &self.keyspace;
+        self.find_pinned(&keyspace.sought(namespace, key), &keyspace.index.pin())
+    }
+
+    /// The same for some keys in their order, appended to `values`: first all their places in the index
+    /// are fetched, then all their records, so that the cache misses of one key hide behind another's.
+    pub(crate) fn find_values(
+        &self,
+        namespace: u32,
+        keys: &[impl AsRef<[u8]>],
+        values: &mut Vec<Option<Value>>,
+    ) -> Result<(), Error> {
+        let keyspace = &self.keyspace;
+        for together in keys.chunks(FOUND_TOGETHER) {
+            let pinned = keyspace.index.pin();
+            let sought: [Option<Sought<'_>>; FOUND_TOGETHER] = std::array::from_fn(|nth| {
+                let sought = keyspace.sought(namespace, together.get(nth)?.as_ref());
+                keyspace.fetch_place(&sought, &pinned);
+                Some(sought)
+            });
+            let sought = || sought.iter().flatten();
+            sought().for_each(|sought| keyspace.fetch_record(sought, &pinned));
+            for sought in sought() {
+                values.push(self.find_pinned(sought, &pinned)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn find_pinned(&self, sought: &Sought<'_>, pinned: &Guard) -> Result<Option<Value>, Error> {
         let mut looked = 0;
         loop {
-            let found = self.keyspace.find(namespace, key, |segment, offset, record| {
+            let found = self.keyspace.find(sought, pinned, |segment, offset, record| {
                 if let Some(extent) = record.header.extent {
                     let metadata = (!record.metadata.is_empty()).then(|| record.metadata.into());
                     return self.large_value(extent, record.header, metadata);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kvast::{Db, Error, Expiry, ListOptions, Namespace, PutOptions};
+use kvast::{Db, Error, Expiry, ListOptions, Namespace, PutOptions, Value};
 
 /// The value of a key in the model.
 #[derive(Clone, Debug)]
@@ -263,10 +263,15 @@ fn read_namespace(namespace: &Namespace) -> Result<Keys, Error> {
 
 /// One key, as a get returns it.
 pub(crate) fn read(namespace: &Namespace, key: &[u8]) -> Result<Option<Stored>, Error> {
-    Ok(namespace.get(key)?.map(|value| Stored {
+    Ok(namespace.get(key)?.as_ref().map(stored))
+}
+
+/// A value and what comes with it.
+pub(crate) fn stored(value: &Value) -> Stored {
+    Stored {
         value: value.to_vec(),
         metadata: value.metadata().unwrap_or_default().to_vec(),
         expires_at: value.expires_at(),
         version: value.version(),
-    }))
+    }
 }
