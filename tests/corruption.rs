@@ -634,7 +634,8 @@ fn items(segment: &[u8]) -> Vec<Range<usize>> {
             5 => 48,
             1..=4 => {
                 let expiry = usize::from(segment[at + 5] & 1) * 8;
-                let head = 36 + expiry + number(at + 6, 2) + number(at + 22, 2);
+                let commit = usize::from(segment[at + 5] >> 7) * 10;
+                let head = 36 + expiry + commit + number(at + 6, 2) + number(at + 22, 2);
                 let value_len = number(at + 28, 4);
                 let end = head + value_len;
                 let table = 4 * value_len.div_ceil(65_536);

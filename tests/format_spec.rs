@@ -51,6 +51,7 @@ fn no_layout_of_the_specification_has_a_gap_or_an_overlap() {
         ("3", 64),
         ("4.1", 36),
         ("4.3", 48),
+        ("4.3.1", 10),
         ("4.5", 8),
         ("5.1", 16),
         ("5.3", 96),
@@ -163,13 +164,28 @@ fn the_worked_example_decodes_byte_by_byte_as_it_is_explained() {
 
     // The commit, §4.3.
     let commit = read.at;
-    assert_eq!(read.number(4) as u32, crc(base ^ (commit as u32 / 8), &file[commit + 4..]));
+    let covered = &file[commit + 4..commit + 48];
+    assert_eq!(read.number(4) as u32, crc(base ^ (commit as u32 / 8), covered));
     assert_eq!((read.number(1), read.number(1), read.number(2)), (5, 0, 0), "kind and flags");
     assert_eq!((read.number(8), read.number(8)), (1, 0), "last and durable seqno");
     assert_eq!((read.number(6), read.number(2)), (1_767_225_600_000, 0), "clock");
     assert_eq!((read.number(4), read.number(4)), (1, commit as u64 - 4096), "count and bytes");
-    assert_eq!(read.number(4) as u32, crc(base, &record_crc.to_le_bytes()), "chain");
+    let chain = read.number(4) as u32;
+    assert_eq!(chain, crc(base, &record_crc.to_le_bytes()), "chain");
     assert_eq!(read.number(4), 1, "writer epoch");
+
+    // The record that commits itself, §4.3.1.
+    let record = read.at;
+    let covered = &file[record + 4..4267];
+    assert_eq!(read.number(4) as u32, crc(base ^ (record as u32 / 8), covered));
+    assert_eq!((read.number(1), read.number(1), read.number(2)), (1, 128, 5), "kind, flags, key");
+    assert_eq!((read.number(8), read.number(6)), (2, 1_767_225_600_001), "seqno, written_ms");
+    assert_eq!((read.number(2), read.number(4)), (0, 1), "metadata, namespace");
+    assert_eq!((read.number(4), read.number(4) as u32), (2, crc(0, b"hi")), "value");
+    assert_eq!((read.number(4) as u32, read.number(4)), (chain, 1), "chain and watermark");
+    assert_eq!(read.number(2) as u16 as i16, -1, "clock");
+    assert_eq!((read.take(5), read.take(2)), (&b"again"[..], &b"hi"[..]));
+    read.zeros(3);
     assert_eq!(read.at, file.len(), "every byte of the dump is explained");
 }
 
@@ -282,7 +298,7 @@ fn the_engine_opens_a_store_that_was_written_from_the_specification() {
     write_example_store(dir.path());
     let options = Options::new().durability(Durability::Os).background(false);
     let db = options.clock(ManualClock::new(1_767_225_600_000)).open(dir.path()).expect("open");
-    assert_eq!((db.recovery().keys, db.recovery().torn_bytes), (1, 0));
+    assert_eq!((db.recovery().keys, db.recovery().torn_bytes), (2, 0));
     assert!(db.recovery().repairs.is_empty(), "{}", db.recovery());
     // Namespaces are numbered from 1, and nobody has used number 1 in this store.
     let first = db.create_namespace("first").expect("create a namespace");
@@ -290,6 +306,8 @@ fn the_engine_opens_a_store_that_was_written_from_the_specification() {
     assert_eq!(&*value, b"hello");
     assert_eq!(value.metadata(), Some(&br#"{"lang":"en"}"#[..]));
     assert_eq!((value.expires_at(), value.version()), (Some(4_102_444_800_000), 1));
+    let again = first.get("again").expect("read").expect("the second key is there");
+    assert_eq!((&*again, again.version()), (&b"hi"[..], 2));
     db.close().expect("close");
 }
 

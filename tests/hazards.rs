@@ -434,8 +434,8 @@ fn a_full_log_whose_tail_has_become_zeros_is_not_sealed_as_if_it_were_whole() {
     let end = (bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1).next_multiple_of(8);
     use std::os::unix::fs::FileExt;
     let file = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
-    // The last two groups, of a record of 1072 bytes and a commit of 48, read as zeros.
-    file.write_all_at(&[0; 2240], end as u64 - 2240).unwrap();
+    // The last two groups, records of 1080 bytes that commit themselves, read as zeros.
+    file.write_all_at(&[0; 2160], end as u64 - 2160).unwrap();
     let sealed = db.compact();
     drop(users);
     let closed = db.close();
@@ -455,8 +455,8 @@ fn damage_header_of(dir: &Path, key: &[u8]) {
     for path in files(dir, ".log") {
         let bytes = std::fs::read(&path).unwrap();
         if let Some(at) = bytes.windows(key.len()).position(|window| window == key) {
-            // The seqno's low byte: 36 bytes of header come before the key.
-            let at = at - 36 + 8;
+            // The seqno's low byte: 36 bytes of header and 10 of its commit come before the key.
+            let at = at - 46 + 8;
             let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
             file.write_all_at(&[bytes[at] ^ 0x40], at as u64).unwrap();
             return;

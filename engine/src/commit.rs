@@ -25,7 +25,7 @@ use crate::address::{Address, SegmentId};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 use crate::format::manifest::{Closed, Entry};
-use crate::format::record::{self, COMMIT_LEN, Commit, Draft, Kind};
+use crate::format::record::{self, COMMIT_LEN, Commit, Draft, Kind, OwnCommit};
 use crate::format::segment_header::{RECORDS_START, SegmentKind};
 use crate::format::{Seed, StoreId};
 use crate::keyspace::{Change, Existed, Keyspace};
@@ -573,29 +573,35 @@ impl Committer {
         Ok(())
     }
 
-    /// Gives records their places and seqnos, ends them with a commit, and writes them.
+    /// Gives records their places and seqnos, commits them, and writes them.
     fn append(&self, writer: &mut Writer, group: &mut WriteGroup) -> Result<(), Error> {
-        let commit = Commit {
-            last_seqno: writer.next_seqno + group.starts.len() as u64 - 1,
-            durable_seqno: writer.durable_seqno,
-            clock_ms: self.keyspace.time.guarded_ms(),
-            count: group.starts.len() as u32,
-            group_bytes: group.bytes.len() as u32,
-            chain_crc: 0,
-            writer_epoch: writer.epoch.unwrap_or(0),
-        };
+        let (count, durable_seqno) = (group.starts.len(), writer.durable_seqno);
+        let last_seqno = writer.next_seqno + count as u64 - 1;
+        let clock_ms = self.keyspace.time.guarded_ms();
         let Some(log) = &mut writer.log else { unreachable!("room was made in a log") };
-        let (seed, base) = (log.segment.body.seed, log.end());
+        let own = OwnCommit { chain_before: log.chain, durable_seqno, clock_ms };
+        let commits_itself = count == 1 && own.put_into(&mut group.bytes, last_seqno);
+        let (seed, base, group_bytes) = (log.segment.body.seed, log.end(), group.bytes.len());
         let chain_crc = place_all(group, writer.next_seqno, log.chain, seed, base);
-        let initial = seed.at(base + group.bytes.len() as u64);
-        Commit { chain_crc, ..commit }.append_to(&mut group.bytes, initial);
+        if !commits_itself {
+            let commit = Commit {
+                last_seqno,
+                durable_seqno,
+                clock_ms,
+                count: count as u32,
+                group_bytes: group_bytes as u32,
+                chain_crc,
+                writer_epoch: writer.epoch.unwrap_or(0),
+            };
+            commit.append_to(&mut group.bytes, seed.at(base + group_bytes as u64));
+        }
         let written = log.append(&group.bytes, group.sync);
         written
             .map_err(|error| Error::io("write the log", log.file.path(), error))
             .map_err(|error| self.poison_unless_full(error))?;
         log.chain = chain_crc;
-        writer.next_seqno = commit.last_seqno + 1;
-        writer.recorded_seqno = commit.durable_seqno;
+        writer.next_seqno = last_seqno + 1;
+        writer.recorded_seqno = durable_seqno;
         Ok(())
     }
 

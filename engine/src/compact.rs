@@ -394,6 +394,8 @@ struct Job<'a> {
 /// A survivor: where it was, and where its copy is.
 struct Move {
     from: Address,
+    /// How long it was there.
+    len: u64,
     run: SegmentId,
     offset: u64,
     /// Where its value was, if that was in a blob.
@@ -497,8 +499,9 @@ impl<'a> Job<'a> {
         let window = window(record.header.expires_ms, self.now_ms);
         let run = self.output(window, bytes.len())?;
         let (run, offset) = (run.id, run.copy(current.key, &record.header, bytes)?);
-        self.moves.push(Move { from: address, run, offset, extent: record.header.extent });
-        self.compactor.copied_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let (len, extent) = (bytes.len() as u64, record.header.extent);
+        self.moves.push(Move { from: address, len, run, offset, extent });
+        self.compactor.copied_bytes.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
 
@@ -627,7 +630,7 @@ impl<'a> Job<'a> {
         let keyspace = &self.compactor.keyspace;
         for moves in self.moves.chunks(MOVES_AT_ONCE) {
             let (mut writer, pinned) = (keyspace.writer(), keyspace.index.pin());
-            for Move { from, run, offset, extent } in moves {
+            for Move { from, len, run, offset, extent } in moves {
                 let Some(output) = outputs.get(run) else { continue };
                 let Ok(record) = output.body.record(*offset) else {
                     let of = |input: &&Arc<Segment>| {
@@ -639,11 +642,11 @@ impl<'a> Job<'a> {
                 };
                 let composite = key::Composite::new(record.header.namespace, record.key);
                 let to = Address::new(output.slot, *offset);
-                let len = record.header.record_len() as u64;
+                let lens = (*len, record.header.record_len() as u64);
                 // The value can be read where the copy says before the copy can be found.
                 let Header { extent: moved_to, value_len, expires_ms, .. } = record.header;
                 keyspace.hold_extent(moved_to, value_len, expires_ms, &composite);
-                let moved = keyspace.relocate(&mut writer, &composite, *from, to, len, &pinned);
+                let moved = keyspace.relocate(&mut writer, &composite, *from, to, lens, &pinned);
                 keyspace.release_extent(if moved { *extent } else { moved_to });
             }
         }

@@ -344,23 +344,23 @@ impl Keyspace {
         }
     }
 
-    /// Moves a key to its copy of `len` bytes, if the index still points at the original.
+    /// Moves a key to its copy, if the index still points at the original; both with their lengths.
     pub(crate) fn relocate(
         &self,
         writer: &mut IndexWriter,
         composite: &[u8],
         from: Address,
         to: Address,
-        len: u64,
+        (from_len, to_len): (u64, u64),
         pinned: &Guard,
     ) -> bool {
         let moved = writer.relocate(composite, from, to);
         if moved {
             if let Some(segment) = self.segment(to, pinned) {
-                segment.add_live(len);
+                segment.add_live(to_len);
             }
             if let Some(segment) = self.segment(from, pinned) {
-                segment.sub_live(len);
+                segment.sub_live(from_len);
             }
         }
         moved

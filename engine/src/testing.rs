@@ -14,6 +14,7 @@ pub fn spec_tables() -> Vec<(&'static str, Vec<Field>)> {
         ("3", segment_header::FIELDS.to_vec()),
         ("4.1", record::FIELDS.to_vec()),
         ("4.3", record::COMMIT_FIELDS.to_vec()),
+        ("4.3.1", record::OWN_COMMIT_FIELDS.to_vec()),
         ("4.5", record::REFERENCE_FIELDS.to_vec()),
         ("5.1", footer::BLOCK_FIELDS.to_vec()),
         ("5.3", footer::TRAILER_FIELDS.to_vec()),
@@ -39,6 +40,7 @@ pub mod fuzz {
                 + crate::format::read_u16(&sound, 22) as usize
                 + record::HEADER_LEN
                 + usize::from(sound[5] & 1) * 8
+                + usize::from(sound[5] >> 7) * record::OWN_COMMIT_LEN
                 + usize::from(sound[5] >> 1 & 1) * record::REFERENCE_LEN;
             let end = if sound[4] == record::COMMIT_KIND { record::COMMIT_LEN } else { covered };
             if let Some(covered) = sound.get(4..end) {
@@ -53,6 +55,7 @@ pub mod fuzz {
         record::has_key(input, 1, b"key");
         if let Ok(record::Item::Record(record)) = record::decode(input, initial) {
             let _ = record.verify_value();
+            let _ = record::OwnCommit::of(&record.header, input);
             assert!(record.header.record_len() <= input.len());
         }
     }

@@ -202,7 +202,7 @@ impl Job<'_> {
         record::refer_to(&mut bytes, &header, copy.extent());
         let run = self.output(window(header.expires_ms, self.now_ms), bytes.len())?;
         let (run, offset) = (run.id, run.copy(composite, &header, &bytes)?);
-        self.moves.push(Move { from: *address, run, offset, extent });
+        self.moves.push(Move { from: *address, len, run, offset, extent });
         Ok(())
     }
 }

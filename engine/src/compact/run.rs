@@ -66,16 +66,17 @@ impl RunWriter {
         self.written + self.buffer.len() as u64
     }
 
-    /// Copies a record, which keeps its seqno. Returns where it went.
+    /// Copies a record, which keeps its seqno and leaves a commit behind. Returns where it went.
     pub(crate) fn copy(
         &mut self,
         composite: &[u8],
         header: &Header,
         bytes: &[u8],
     ) -> Result<u64, Error> {
-        let offset = self.begin(composite, Entry::of(header, self.end()));
-        self.buffer.extend_from_slice(bytes);
-        self.place(bytes.len(), header.seqno, offset)?;
+        let (start, offset) = (self.buffer.len(), self.end());
+        let copy = record::copy_without_commit(header, bytes, &mut self.buffer);
+        self.list(composite, Entry::of(&copy, offset));
+        self.place(self.buffer.len() - start, header.seqno, offset)?;
         Ok(offset)
     }
 
@@ -94,17 +95,18 @@ impl RunWriter {
             metadata_len: 0,
             value_len: 0,
             extent: None,
+            commits_itself: false,
         };
-        let offset = self.begin(composite, entry);
+        let offset = entry.offset;
+        self.list(composite, entry);
         draft.append_to(&mut self.buffer);
         self.tombstone_bytes += draft.record_len() as u64;
         self.place(draft.record_len(), seqno, offset)
     }
 
-    fn begin(&mut self, composite: &[u8], entry: Entry) -> u64 {
+    fn list(&mut self, composite: &[u8], entry: Entry) {
         self.keys.extend_from_slice(composite);
         self.entries.push((self.keys.len(), entry));
-        entry.offset
     }
 
     fn place(&mut self, len: usize, seqno: u64, offset: u64) -> Result<(), Error> {

@@ -60,6 +60,8 @@ pub(crate) struct Entry {
     pub(crate) value_len: u32,
     /// Where the value lies, if it is not in the record.
     pub(crate) extent: Option<Extent>,
+    /// The record has its commit inside.
+    pub(crate) commits_itself: bool,
 }
 
 impl Entry {
@@ -72,6 +74,7 @@ impl Entry {
             metadata_len: header.metadata_len,
             value_len: header.value_len,
             extent: header.extent,
+            commits_itself: header.commits_itself,
         }
     }
 
@@ -88,6 +91,7 @@ impl Entry {
             value_len: self.value_len,
             value_crc: 0,
             extent: self.extent,
+            commits_itself: self.commits_itself,
         };
         header.record_len() as u64
     }
@@ -96,6 +100,7 @@ impl Entry {
 const TAG_EXPIRES: u8 = 1 << 3;
 const TAG_METADATA: u8 = 1 << 4;
 const TAG_REFERENCE: u8 = 1 << 5;
+const TAG_COMMITS: u8 = 1 << 6;
 
 /// What a footer's last 96 bytes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,7 +315,8 @@ fn push_entry(out: &mut Vec<u8>, shared: usize, suffix: &[u8], entry: &Entry) {
     let tag = entry.kind as u8
         | if entry.expires_ms == 0 { 0 } else { TAG_EXPIRES }
         | if entry.metadata_len == 0 { 0 } else { TAG_METADATA }
-        | if entry.extent.is_none() { 0 } else { TAG_REFERENCE };
+        | if entry.extent.is_none() { 0 } else { TAG_REFERENCE }
+        | if entry.commits_itself { TAG_COMMITS } else { 0 };
     out.push(tag);
     varint::put(out, entry.seqno);
     varint::put(out, entry.offset / 8);
@@ -368,7 +374,9 @@ fn take_entry(input: &mut &[u8], key: &mut Vec<u8>) -> Option<Entry> {
     let metadata_len =
         if tag & TAG_METADATA == 0 { 0 } else { u16::try_from(varint::take(input)?).ok()? };
     let extent = if tag & TAG_REFERENCE == 0 { None } else { Some(take_extent(input)?) };
-    let entry = Entry { kind, seqno, offset, expires_ms, metadata_len, value_len, extent };
+    let commits_itself = tag & TAG_COMMITS != 0;
+    let entry =
+        Entry { kind, seqno, offset, expires_ms, metadata_len, value_len, extent, commits_itself };
     (key.len() >= 4).then_some(entry)
 }
 
@@ -475,7 +483,8 @@ mod tests {
         let place = || Extent::new(SegmentId(seqno as u32), 4096 * (1 + seqno % 900));
         let extent = if is_reference { place() } else { None };
         let offset = START + 8 * seqno;
-        Entry { kind, seqno, offset, expires_ms, metadata_len, value_len, extent }
+        let commits_itself = seqno.is_multiple_of(7);
+        Entry { kind, seqno, offset, expires_ms, metadata_len, value_len, extent, commits_itself }
     }
 
     fn key(number: u64) -> Vec<u8> {
@@ -568,6 +577,7 @@ mod tests {
                 metadata_len: 2,
                 value_len,
                 extent: draft.extent.map(|(extent, _)| extent),
+                commits_itself: false,
             };
             assert_eq!(entry.record_len(4 + 3), draft.record_len() as u64);
         }

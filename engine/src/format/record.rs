@@ -1,11 +1,13 @@
 //! Records and commits: what a segment's body is made of; `format-spec.md` §4.
 //!
 //! ```text
-//!  0        36        44     +key     +metadata       +value   (4)            (8)
-//!  | header | expires | key | metadata | value ...... | pad | block checksums | pad |
-//!             only if                                   only if the value
-//!             EXPIRES                                   is over 64 KiB
+//!  0        36        (8)      (10)  +key     +metadata  +value   (4)            (8)
+//!  | header | expires | commit | key | metadata | value .. | pad | block checksums | pad |
+//!             only if   only if                              only if the value
+//!             EXPIRES   COMMITS                              is over 64 KiB
 //! ```
+//!
+//! A record that is a group by itself carries its commit inside, which takes a fifth of a commit's bytes.
 //!
 //! The value of a reference lies in an extent of a blob segment, its block table behind it; in the
 //! record the extent's place stands instead of both.
@@ -33,7 +35,11 @@ const EXPIRES: u8 = 1;
 const REFERENCE: u8 = 2;
 /// A table of block checksums follows the value.
 const BLOCK_TABLE: u8 = 4;
-const KNOWN_FLAGS: u8 = EXPIRES | REFERENCE | BLOCK_TABLE;
+/// The record is a whole group; its commit follows the header.
+const COMMITS: u8 = 0x80;
+const KNOWN_FLAGS: u8 = EXPIRES | REFERENCE | BLOCK_TABLE | COMMITS;
+/// The bytes of a commit inside of a record.
+pub(crate) const OWN_COMMIT_LEN: usize = 10;
 /// The bytes of an extent's place.
 pub(crate) const REFERENCE_LEN: usize = 8;
 /// Extents start at multiples of this many bytes, and are padded to one.
@@ -72,6 +78,11 @@ pub(crate) const COMMIT_FIELDS: [Field; 12] = [
     field("writer_epoch", 44, 4),
 ];
 const _: () = assert_dense(&COMMIT_FIELDS, COMMIT_LEN);
+
+/// The commit inside of a record, row for row as in §4.3.1.
+pub(crate) const OWN_COMMIT_FIELDS: [Field; 3] =
+    [field("chain_before", 0, 4), field("durable_behind", 4, 4), field("clock_ahead_ms", 8, 2)];
+const _: () = assert_dense(&OWN_COMMIT_FIELDS, OWN_COMMIT_LEN);
 
 /// The place of an extent, row for row as in §4.5.
 pub(crate) const REFERENCE_FIELDS: [Field; 2] =
@@ -148,6 +159,18 @@ pub(crate) fn table_of(value: Range<usize>) -> Range<usize> {
 /// The kind byte of a commit record.
 pub(crate) const COMMIT_KIND: u8 = 5;
 
+/// Whether a commit can stand at the front of `input`, by itself or in a record: a first look that
+/// costs little.
+pub(crate) fn may_commit(input: &[u8]) -> bool {
+    match input.get(4..6) {
+        Some(&[COMMIT_KIND, flags]) => flags == 0,
+        Some(&[kind, flags]) => {
+            flags & COMMITS != 0 && flags & !KNOWN_FLAGS == 0 && Kind::from_byte(kind).is_some()
+        }
+        _ => false,
+    }
+}
+
 impl Kind {
     pub(crate) fn from_byte(byte: u8) -> Option<Kind> {
         match byte {
@@ -175,11 +198,27 @@ pub(crate) struct Header {
     pub(crate) value_crc: u32,
     /// Where the value lies, if it does not follow.
     pub(crate) extent: Option<Extent>,
+    /// The record has its commit inside.
+    pub(crate) commits_itself: bool,
+}
+
+/// Where the key of a record with these flags starts: behind what they say is there.
+#[inline]
+fn key_start(flags: u8) -> usize {
+    HEADER_LEN + usize::from(flags & EXPIRES) * 8 + usize::from(flags >> 7) * OWN_COMMIT_LEN
 }
 
 impl Header {
+    fn flags(&self) -> u8 {
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        flag(self.expires_ms != 0, EXPIRES)
+            | flag(self.extent.is_some(), REFERENCE)
+            | flag(self.has_block_table(), BLOCK_TABLE)
+            | flag(self.commits_itself, COMMITS)
+    }
+
     fn key_start(&self) -> usize {
-        HEADER_LEN + if self.expires_ms == 0 { 0 } else { 8 }
+        key_start(self.flags())
     }
 
     /// Where the value starts, or the place of its extent, counted from the record.
@@ -285,6 +324,7 @@ impl Draft<'_> {
             value_len: self.extent.map_or(self.value.len() as u32, |(_, len)| len),
             value_crc: self.value_crc,
             extent: self.extent.map(|(extent, _)| extent),
+            commits_itself: false,
         }
     }
 
@@ -318,9 +358,7 @@ impl Draft<'_> {
 
 fn write_header(out: &mut [u8], header: &Header) {
     out[4] = header.kind as u8;
-    out[5] = if header.expires_ms == 0 { 0 } else { EXPIRES }
-        | if header.extent.is_none() { 0 } else { REFERENCE }
-        | if header.has_block_table() { BLOCK_TABLE } else { 0 };
+    out[5] = header.flags();
     write_u16(out, 6, header.key_len);
     write_u64(out, 8, header.seqno);
     write_u48(out, 16, header.written_ms);
@@ -337,14 +375,75 @@ fn write_header(out: &mut [u8], header: &Header) {
 /// which the commit's chain takes in.
 pub(crate) fn place(record: &mut [u8], seqno: u64, initial: u32) -> u32 {
     write_u64(record, 8, seqno);
-    let covered = HEADER_LEN
-        + usize::from(record[5] & EXPIRES) * 8
-        + usize::from(read_u16(record, 6))
-        + usize::from(read_u16(record, 22))
-        + usize::from(record[5] & REFERENCE != 0) * REFERENCE_LEN;
+    let covered = value_start(record) + usize::from(record[5] & REFERENCE != 0) * REFERENCE_LEN;
     let crc = crc32_from(initial, &record[4..covered]);
     write_u32(record, 0, crc);
     crc
+}
+
+/// Where the value of the record at the front of `record` starts, or the place of its extent.
+fn value_start(record: &[u8]) -> usize {
+    key_start(record[5]) + usize::from(read_u16(record, 6)) + usize::from(read_u16(record, 22))
+}
+
+/// The commit of a record that is a group by itself; §4.3.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OwnCommit {
+    pub(crate) chain_before: u32,
+    pub(crate) durable_seqno: u64,
+    pub(crate) clock_ms: u64,
+}
+
+impl OwnCommit {
+    /// Puts the commit into the record that is all of `record` and will get this seqno, unless it has
+    /// no room for what the commit says, or the record has a block table; [`place`] it then.
+    pub(crate) fn put_into(&self, record: &mut Vec<u8>, seqno: u64) -> bool {
+        let behind = u32::try_from(seqno - self.durable_seqno);
+        let ahead = i16::try_from(self.clock_ms.wrapping_sub(read_u48(record, 16)) as i64);
+        let (Ok(behind), Ok(ahead)) = (behind, ahead) else { return false };
+        if record[5] & (BLOCK_TABLE | COMMITS) != 0 {
+            return false;
+        }
+        let content_len =
+            if record[5] & REFERENCE != 0 { REFERENCE_LEN } else { read_u32(record, 28) as usize };
+        let (at, end) = (key_start(record[5]), value_start(record) + content_len);
+        record.resize(align8(end + OWN_COMMIT_LEN), 0);
+        record.copy_within(at..end, at + OWN_COMMIT_LEN);
+        record[5] |= COMMITS;
+        write_u32(record, at, self.chain_before);
+        write_u32(record, at + 4, behind);
+        write_u16(record, at + 8, ahead as u16);
+        true
+    }
+
+    /// The commit in the record at the front of `input`, which has this header.
+    pub(crate) fn of(header: &Header, input: &[u8]) -> Option<OwnCommit> {
+        let at = header.key_start().checked_sub(OWN_COMMIT_LEN)?;
+        let ahead = i64::from(read_u16(input, at + 8) as i16);
+        header.commits_itself.then(|| OwnCommit {
+            chain_before: read_u32(input, at),
+            durable_seqno: header.seqno.saturating_sub(u64::from(read_u32(input, at + 4))),
+            clock_ms: header.written_ms.saturating_add_signed(ahead),
+        })
+    }
+}
+
+/// Appends a record to `out` without the commit that it may have inside; [`place`] it then. Returns its
+/// header.
+pub(crate) fn copy_without_commit(header: &Header, record: &[u8], out: &mut Vec<u8>) -> Header {
+    if !header.commits_itself {
+        out.extend_from_slice(record);
+        return *header;
+    }
+    let copy = Header { commits_itself: false, ..*header };
+    let (start, len) = (out.len(), copy.record_len());
+    out.extend_from_slice(&record[..copy.key_start()]);
+    out[start + 5] &= !COMMITS;
+    // What follows is padding at most.
+    let rest = &record[header.key_start()..];
+    out.extend_from_slice(&rest[..rest.len().min(len - copy.key_start())]);
+    out.resize(start + len, 0);
+    copy
 }
 
 /// Puts another extent's place into the reference at the front of `record`; [`place`] it then.
@@ -420,7 +519,7 @@ pub(crate) fn has_key(input: &[u8], namespace: u32, key: &[u8]) -> bool {
     if input.len() < HEADER_LEN {
         return false;
     }
-    let start = HEADER_LEN + usize::from(input[5] & EXPIRES) * 8;
+    let start = key_start(input[5]);
     usize::from(read_u16(input, 6)) == key.len()
         && read_u32(input, 24) == namespace
         && input.get(start..start + key.len()) == Some(key)
@@ -449,7 +548,7 @@ pub(crate) fn decode_record(input: &[u8], initial: u32) -> Result<Record<'_>, Da
         return Err(cut_short("record header", HEADER_LEN, input.len()));
     }
     let (key_len, metadata_len) = (read_u16(input, 6), read_u16(input, 22));
-    let key_start = HEADER_LEN + usize::from(input[5] & EXPIRES) * 8;
+    let key_start = key_start(input[5]);
     let key_end = key_start + usize::from(key_len);
     let covered = key_end + usize::from(metadata_len);
     let is_reference = input[5] & REFERENCE != 0;
@@ -468,7 +567,7 @@ pub(crate) fn decode_record(input: &[u8], initial: u32) -> Result<Record<'_>, Da
                 .ok_or(Damage::Field { field: "extent", found: u64::from(segment) })
         })
         .transpose()?;
-    let expires_ms = if key_start == HEADER_LEN { 0 } else { read_u64(input, HEADER_LEN) };
+    let expires_ms = if input[5] & EXPIRES == 0 { 0 } else { read_u64(input, HEADER_LEN) };
     let header = Header {
         kind,
         seqno: read_u64(input, 8),
@@ -480,8 +579,12 @@ pub(crate) fn decode_record(input: &[u8], initial: u32) -> Result<Record<'_>, Da
         value_len: read_u32(input, 28),
         value_crc: read_u32(input, 32),
         extent,
+        commits_itself: input[5] & COMMITS != 0,
     };
     check_fields(input[5], &header)?;
+    if header.commits_itself {
+        check_own_commit(&header, read_u32(input, key_start - OWN_COMMIT_LEN + 4))?;
+    }
     let len = header.record_len();
     if input.len() < len {
         return Err(cut_short("record", len, input.len()));
@@ -516,6 +619,18 @@ fn check_fields(flags: u8, header: &Header) -> Result<(), Damage> {
             || header.extent.is_some());
     if only_puts {
         return refuse("value_len", u64::from(header.value_len));
+    }
+    Ok(())
+}
+
+/// A watermark lies before the record and not before the first one.
+fn check_own_commit(header: &Header, durable_behind: u32) -> Result<(), Damage> {
+    if header.has_block_table() {
+        return Err(Damage::Field { field: "flags", found: u64::from(header.flags()) });
+    }
+    if durable_behind == 0 || u64::from(durable_behind) > header.seqno {
+        let found = u64::from(durable_behind);
+        return Err(Damage::Field { field: "durable_behind", found });
     }
     Ok(())
 }
@@ -711,6 +826,75 @@ mod tests {
                 assert_eq!(table.len(), table_of(0..len).len());
                 Content { value: &value[..len], table: &table, crc }.verify().unwrap();
             }
+        }
+    }
+
+    fn own_commit() -> OwnCommit {
+        OwnCommit { chain_before: 0xabcd, durable_seqno: 3, clock_ms: 1_700_000_000_100 }
+    }
+
+    #[test]
+    fn a_record_that_commits_itself_comes_back_with_its_commit_and_no_flipped_bit_passes() {
+        let extent = Extent::new(SegmentId(7), EXTENT_ALIGN).unwrap();
+        let references = put(b"key", b"{}", b"", 0);
+        let drafts = (0..20).map(|len| put(b"key", b"m", &b"a value of up to 20 bytes"[..len], 0));
+        let others = [
+            put(b"key", b"{}", b"value", 1_800_000_000_000),
+            Draft { extent: Some((extent, 30_000)), ..references },
+            Draft { kind: Kind::Delete, value_crc: 0, ..put(b"key", b"", b"", 0) },
+        ];
+        for draft in drafts.chain(others) {
+            let plain = encode(&draft, 9, 77);
+            let mut bytes = plain.clone();
+            assert!(own_commit().put_into(&mut bytes, 9));
+            place(&mut bytes, 9, 77);
+            let record = decode_record(&bytes, 77).unwrap();
+            record.verify_value().unwrap();
+            assert_eq!(OwnCommit::of(&record.header, &bytes), Some(own_commit()));
+            assert_eq!((record.header.record_len(), bytes.len() % 8), (bytes.len(), 0));
+            assert!(has_key(&bytes, 3, b"key") && may_commit(&bytes) && !may_commit(&plain));
+            let used =
+                value_start(&bytes) + record.content.map_or(REFERENCE_LEN, |c| c.value.len());
+            for bit in 0..8 * used {
+                let mut bad = bytes.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                let sound =
+                    decode_record(&bad, 77).is_ok_and(|record| record.verify_value().is_ok());
+                assert!(!sound, "bit {bit}");
+            }
+            for cut in 0..used {
+                assert!(decode_record(&bytes[..cut], 77).is_err(), "cut at {cut}");
+            }
+            let mut copy = vec![1; 8];
+            let header = copy_without_commit(&record.header, &bytes, &mut copy);
+            place(&mut copy[8..], 9, 77);
+            assert_eq!(copy[8..], plain, "a copy is the record as if it had never had a commit");
+            assert_eq!(header, decode_record(&plain, 77).unwrap().header);
+        }
+    }
+
+    #[test]
+    fn a_commit_that_does_not_fit_into_its_record_stays_outside() {
+        let refuses = |commit: OwnCommit, value: &[u8], seqno| {
+            let plain = encode(&put(b"key", b"", value, 0), seqno, 0);
+            let mut bytes = plain.clone();
+            !commit.put_into(&mut bytes, seqno) && bytes == plain
+        };
+        assert!(!refuses(own_commit(), b"v", 3 + u64::from(u32::MAX)));
+        assert!(refuses(own_commit(), b"v", 4 + u64::from(u32::MAX)));
+        assert!(refuses(OwnCommit { clock_ms: 0, ..own_commit() }, b"v", 9));
+        assert!(refuses(own_commit(), &vec![1; BLOCK_LEN + 1], 9));
+    }
+
+    #[test]
+    fn a_watermark_behind_the_record_or_before_the_first_one_is_refused() {
+        for behind in [0, 10, u32::MAX] {
+            let mut bytes = encode(&put(b"key", b"", b"v", 0), 9, 0);
+            assert!(own_commit().put_into(&mut bytes, 9));
+            write_u32(&mut bytes, HEADER_LEN + 4, behind);
+            place(&mut bytes, 9, 0);
+            let refused = decode_record(&bytes, 0).unwrap_err();
+            assert!(matches!(refused, Damage::Field { field: "durable_behind", .. }), "{behind}");
         }
     }
 

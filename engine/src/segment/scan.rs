@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::Body;
 use crate::error::Damage;
 use crate::format::footer::{Entry, TRAILER_LEN, Trailer};
-use crate::format::record::{self, COMMIT_KIND, COMMIT_LEN, Commit, Item, Record};
+use crate::format::record::{self, COMMIT_LEN, Commit, Item, OwnCommit, Record};
 use crate::format::segment_header::RECORDS_START;
 use crate::key;
 
@@ -116,16 +116,27 @@ fn scan_group(body: &Body, scan: &mut LogScan, values: Values) -> Result<(), (u6
                     record.verify_value().map_err(|damage| (at, damage))?;
                 }
                 let bytes = body.bytes_from(at);
+                let own = OwnCommit::of(&record.header, bytes);
+                if let Some(own) = &own {
+                    check_own_commit(own, count, chain).map_err(|damage| (at, damage))?;
+                }
                 chain = record::chain(chain, crate::format::read_u32(bytes, 0));
                 scan.records.push(Found::of(&record, at));
                 count += 1;
                 at += item.len() as u64;
+                if let Some(own) = own {
+                    scan.first_seqno = scan.first_seqno.or(Some(next));
+                    scan.accept(at, next, own.durable_seqno, own.clock_ms, chain);
+                    return Ok(());
+                }
             }
             Item::Commit(commit) => {
                 check_commit(&commit, count, at - start, next - 1, chain)
                     .map_err(|damage| (at, damage))?;
                 scan.first_seqno = scan.first_seqno.or(Some(next - count));
-                scan.accept(&commit, at + COMMIT_LEN as u64);
+                let Commit { last_seqno, durable_seqno, clock_ms, .. } = commit;
+                let end = at + COMMIT_LEN as u64;
+                scan.accept(end, last_seqno, durable_seqno, clock_ms, chain);
                 return Ok(());
             }
         }
@@ -156,20 +167,31 @@ fn check_commit(
     if commit.last_seqno != last {
         return Err(Damage::Gap { expected: last, found: commit.last_seqno });
     }
-    if commit.chain_crc != chain {
-        let (stored, computed) = (commit.chain_crc, chain);
+    check_chain(commit.chain_crc, chain)
+}
+
+/// `before` records of its group stand before it, which there must not be.
+fn check_own_commit(commit: &OwnCommit, before: u64, chain: u32) -> Result<(), Damage> {
+    if before != 0 {
+        return Err(Damage::Field { field: "count", found: before + 1 });
+    }
+    check_chain(commit.chain_before, chain)
+}
+
+fn check_chain(stored: u32, computed: u32) -> Result<(), Damage> {
+    if stored != computed {
         return Err(Damage::Checksum { of: "commit chain", stored, computed });
     }
     Ok(())
 }
 
 impl LogScan {
-    fn accept(&mut self, commit: &Commit, end: u64) {
+    fn accept(&mut self, end: u64, last_seqno: u64, durable_seqno: u64, clock_ms: u64, chain: u32) {
         self.end = end;
-        self.last_seqno = commit.last_seqno;
-        self.durable_seqno = self.durable_seqno.max(commit.durable_seqno);
-        self.clock_ms = self.clock_ms.max(commit.clock_ms);
-        self.chain = commit.chain_crc;
+        self.last_seqno = last_seqno;
+        self.durable_seqno = self.durable_seqno.max(durable_seqno);
+        self.clock_ms = self.clock_ms.max(clock_ms);
+        self.chain = chain;
         self.commits += 1;
     }
 }
@@ -187,16 +209,20 @@ fn ends_cleanly(body: &Body, end: u64) -> bool {
 }
 
 /// The highest durable watermark in any sound commit from `from` on, wherever it stands: the proof
-/// that what lies before was promised.
+/// that what lies before was promised. The value behind a commit in a record may be damaged: the
+/// commit is covered by the header's checksum.
 pub(crate) fn watermark_after(body: &Body, from: u64) -> u64 {
     let bytes = body.map.bytes();
     let start = (from as usize).next_multiple_of(8);
-    (start..bytes.len().saturating_sub(COMMIT_LEN - 1))
+    (start..bytes.len())
         .step_by(8)
-        .filter(|at| bytes[at + 4] == COMMIT_KIND)
+        .filter(|at| record::may_commit(&bytes[*at..]))
         .filter_map(|at| match body.item(at as u64) {
             Ok(Item::Commit(commit)) => Some(commit.durable_seqno),
-            _ => None,
+            Ok(Item::Record(record)) => {
+                OwnCommit::of(&record.header, &bytes[at..]).map(|own| own.durable_seqno)
+            }
+            Err(_) => None,
         })
         .max()
         .unwrap_or(0)
