@@ -119,7 +119,8 @@ fn tend(signal: &Signal, keyspace: &Keyspace, committer: &Committer, durability:
             looked = Instant::now();
             until_look = LOOK.max((looked - began) * LOOK_SHARE);
         }
-        if committer.check_poison().is_err() {
+        // A store that is only read is not written to, whatever an earlier process left unsynced.
+        if committer.check_poison().is_err() || !committer.has_begun() {
             continue;
         }
         if matches!(durability, Durability::Interval(_)) && synced.elapsed() >= interval {

@@ -12,7 +12,7 @@ use crate::key;
 use crate::namespace::Namespace;
 use crate::options::{BATCH_BYTES_MAX, PutOptions};
 use crate::registry::NamespaceState;
-use crate::stage::{self, Staged};
+use crate::stage::Staged;
 use crate::store::Store;
 
 /// Writes that happen all or not at all; from [`crate::Db::batch`].
@@ -205,11 +205,12 @@ impl Batch {
         if starts.is_empty() && conditions.is_empty() {
             return Ok(store.committer.counts().versions().0);
         }
-        stage::sync_all(staged.iter())?;
+        let blobs = store.settle(&staged)?;
         // A condition that does not hold fails its whole group.
         let alone = bytes.len() > SHARED_BATCH_BYTES || !conditions.is_empty();
         let (first, done) = store.write(&self.namespaces, alone, |group| {
             conditions.into_iter().for_each(|condition| group.require(condition));
+            group.rest_on(blobs);
             group.push_all(&bytes, &starts)
         })?;
         match starts.len().checked_sub(1) {

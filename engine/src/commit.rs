@@ -30,6 +30,7 @@ use crate::format::segment_header::{RECORDS_START, SegmentKind};
 use crate::format::{Seed, StoreId};
 use crate::keyspace::{Change, Existed, Keyspace};
 use crate::segment::active::{Log, NewLog};
+use crate::segment::blob::Blob;
 use crate::segment::{Segment, file_name};
 use crate::stats::WriteCounts;
 use crate::witness::ManifestFile;
@@ -66,6 +67,8 @@ pub(crate) struct WriteGroup {
     starts: Vec<usize>,
     conditions: Vec<Condition>,
     renewal: Option<Renewal>,
+    /// Have values that records here refer to, and may not be synced.
+    blobs: Vec<Arc<Blob>>,
     sync: bool,
 }
 
@@ -91,6 +94,7 @@ impl Group for WriteGroup {
         self.starts.clear();
         self.conditions.clear();
         self.renewal = None;
+        self.blobs.clear();
         self.sync = false;
     }
 }
@@ -113,6 +117,11 @@ impl WriteGroup {
 
     pub(crate) fn require(&mut self, condition: Condition) {
         self.conditions.push(condition);
+    }
+
+    /// Has the group's records count as durable only once these blobs are synced.
+    pub(crate) fn rest_on(&mut self, blobs: impl IntoIterator<Item = Arc<Blob>>) {
+        self.blobs.extend(blobs);
     }
 
     /// Adds the record of a key with another expiry, or nothing if the key is absent.
@@ -170,9 +179,9 @@ pub(crate) struct Leftovers {
     pub(crate) unproven: Vec<Unproven>,
 }
 
-/// Bytes of a log that nothing proves to be on disk. If an earlier process failed to sync them, the
-/// page cache can show them as clean although they are lost, and a later sync says nothing; so they
-/// are written once more.
+/// Bytes of a log or extent that nothing proves to be on disk. If an earlier process failed to sync
+/// them, the page cache can show them as clean although they are lost, and a later sync says nothing; so
+/// they are written once more.
 pub(crate) struct Unproven {
     pub(crate) segment: Arc<Segment>,
     pub(crate) file: Arc<DiskFile>,
@@ -184,12 +193,14 @@ const REWRITE_BYTES: usize = 1 << 20;
 
 impl Unproven {
     fn rewrite(&self) -> Result<(), Error> {
-        let bytes = self.segment.body.map.bytes();
         let range = self.bytes.start as usize..self.bytes.end as usize;
+        let Some(bytes) = self.segment.body.map.window(range) else {
+            unreachable!("it was read before")
+        };
         let mut at = self.bytes.start;
-        for piece in bytes[range].chunks(REWRITE_BYTES) {
+        for piece in bytes.chunks(REWRITE_BYTES) {
             let written = self.file.write_at(piece, at);
-            written.map_err(|error| Error::io("write the log", self.file.path(), error))?;
+            written.map_err(|error| Error::io("write once more", self.file.path(), error))?;
             at += piece.len() as u64;
         }
         Ok(())
@@ -208,6 +219,8 @@ pub(crate) struct Moment {
 pub(crate) struct Start {
     pub(crate) log: Option<Log>,
     pub(crate) full: Vec<FullLog>,
+    /// Blobs with values that may not be on disk.
+    pub(crate) blobs: Vec<Arc<Blob>>,
     pub(crate) next_seqno: u64,
     pub(crate) durable_seqno: u64,
     pub(crate) leftovers: Leftovers,
@@ -218,6 +231,8 @@ pub(crate) struct Committer {
     writer: Mutex<Writer>,
     /// Logs that wait for their footer, oldest first.
     full: Mutex<VecDeque<FullLog>>,
+    /// Blobs that records refer to and that may not be synced. One leaves when it is.
+    blobs: Mutex<Vec<Arc<Blob>>>,
     /// The next log, made ahead of need.
     prepared: Mutex<Option<NewLog>>,
     poison: OnceLock<Arc<str>>,
@@ -280,6 +295,7 @@ impl Committer {
             queue: Queue::new(),
             writer: Mutex::new(writer),
             full: Mutex::new(start.full.into()),
+            blobs: Mutex::new(start.blobs),
             prepared: Mutex::new(None),
             poison: OnceLock::new(),
             keyspace,
@@ -438,6 +454,11 @@ impl Committer {
         Ok(writer.epoch.unwrap_or(0))
     }
 
+    /// Whether this session has written.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.writer().epoch.is_some()
+    }
+
     /// The first write of a session says so in the manifest, and clears away what recovery left.
     fn begin_session(&self, writer: &mut Writer) -> Result<(), Error> {
         if writer.epoch.is_some() {
@@ -457,10 +478,7 @@ impl Committer {
                 self.record_in(manifest, &Entry::Replaced { inputs, outputs: Vec::new() })?;
                 leftovers.discard.clear();
             }
-            for unproven in &leftovers.unproven {
-                unproven.rewrite().map_err(|error| self.poison_unless_full(error))?;
-            }
-            leftovers.unproven.clear();
+            self.rewrite_unproven(leftovers)?;
             let (disk, dir) = (&self.site.disk, &self.site.dir);
             if leftovers.files.is_empty() {
                 return Ok(());
@@ -474,6 +492,15 @@ impl Committer {
         };
         start(&mut manifest, &mut writer.leftovers)?;
         writer.epoch = Some(epoch);
+        Ok(())
+    }
+
+    /// Before what was read is called durable.
+    fn rewrite_unproven(&self, leftovers: &mut Leftovers) -> Result<(), Error> {
+        for unproven in &leftovers.unproven {
+            unproven.rewrite().map_err(|error| self.poison_unless_full(error))?;
+        }
+        leftovers.unproven.clear();
         Ok(())
     }
 
@@ -575,6 +602,7 @@ impl Committer {
 
     /// Gives records their places and seqnos, commits them, and writes them.
     fn append(&self, writer: &mut Writer, group: &mut WriteGroup) -> Result<(), Error> {
+        self.note_blobs(group.blobs.drain(..));
         let (count, durable_seqno) = (group.starts.len(), writer.durable_seqno);
         let last_seqno = writer.next_seqno + count as u64 - 1;
         let clock_ms = self.keyspace.time.guarded_ms();
@@ -605,8 +633,43 @@ impl Committer {
         Ok(())
     }
 
+    /// Remembers blobs that have to be synced before the next records are durable.
+    fn note_blobs(&self, blobs: impl ExactSizeIterator<Item = Arc<Blob>>) {
+        if blobs.len() == 0 {
+            return;
+        }
+        let mut noted = self.blobs();
+        for blob in blobs {
+            if noted.iter().all(|known| !Arc::ptr_eq(known, &blob)) {
+                // So that those do not add up which were synced when they were sealed.
+                noted.retain(|known| known.is_unsynced());
+                noted.push(blob);
+            }
+        }
+    }
+
+    fn blobs(&self) -> MutexGuard<'_, Vec<Arc<Blob>>> {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes durable every value in a blob that a record refers to which was written before. A failure
+    /// is final.
+    pub(crate) fn sync_blobs(&self) -> Result<(), Error> {
+        let blobs = self.blobs().clone();
+        for blob in &blobs {
+            let fail = |error| Error::io("sync a blob", blob.file.path(), error);
+            blob.sync().map_err(|error| self.poison(fail(error)))?;
+        }
+        if !blobs.is_empty() {
+            self.blobs().retain(|blob| blob.is_unsynced());
+        }
+        Ok(())
+    }
+
     /// Syncs everything that was written. A failure is final.
     fn sync_writer(&self, writer: &mut Writer) -> Result<(), Error> {
+        self.rewrite_unproven(&mut writer.leftovers)?;
+        self.sync_blobs()?;
         let sync = |writer: &mut Writer| -> Result<(), Error> {
             for file in &writer.unsynced {
                 file.sync().map_err(|error| Error::io("sync the log", file.path(), error))?;
@@ -645,14 +708,22 @@ impl Committer {
 
     /// Makes everything acknowledged so far durable.
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        let mut writer = self.writer();
-        self.check_poison()?;
-        if writer.durable_seqno + 1 == writer.next_seqno || writer.closed {
+        if !self.has_unsynced(&self.writer())? {
             return Ok(());
         }
-        self.sync_writer(&mut writer)?;
-        self.note_versions(&writer);
+        // Most of it while others write: a blob can have a lot.
+        self.sync_blobs()?;
+        let mut writer = self.writer();
+        if self.has_unsynced(&writer)? {
+            self.sync_writer(&mut writer)?;
+            self.note_versions(&writer);
+        }
         Ok(())
+    }
+
+    fn has_unsynced(&self, writer: &Writer) -> Result<bool, Error> {
+        self.check_poison()?;
+        Ok(writer.durable_seqno + 1 != writer.next_seqno && !writer.closed)
     }
 
     /// Writes an empty commit if the watermark has moved since the last one, so that recovery can

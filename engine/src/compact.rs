@@ -266,6 +266,8 @@ impl Compactor {
         let fail = |error| Error::io("seal a log", log.file.path(), error);
         let written = log.file.set_len(log.end).and_then(|()| log.file.write_at(&bytes, log.end));
         written.map_err(fail).map_err(|error| self.committer.poison_unless_full(error))?;
+        // A sealed log's records are promised, and so are the values that they refer to.
+        self.committer.sync_blobs()?;
         // The log's own records may be among what a failed sync has lost.
         log.file.sync().map_err(fail).map_err(|error| self.committer.poison(error))?;
         let whole = Map::new(log.file.as_file(), file_len as usize, file_len as usize);

@@ -10,7 +10,7 @@ use crate::list::{self, ListOptions, Page};
 use crate::options::{Expiry, PutOptions};
 use crate::registry::{NamespaceId, NamespaceState, SYSTEM};
 use crate::settings::{self, NamespaceSettings};
-use crate::stage;
+use crate::stage::Staged;
 use crate::store::{Store, held};
 use crate::value::{Value, ValueStream};
 
@@ -83,24 +83,27 @@ impl Namespace {
         let (key, store) = (key.as_ref(), &self.store);
         let mut draft = store.draft(&self.state[0], key, value.as_ref(), &options)?;
         let staged = store.stage_large(&mut draft)?;
-        stage::sync_all(staged.iter())?;
-        self.commit(&draft, options.if_version)
+        self.commit(&draft, staged.as_slice(), options.if_version)
     }
 
-    /// Writes a draft of a put if the key is at this version, if one is given.
+    /// Writes a draft of a put, which may refer to a staged value, if the key is at this version, if one
+    /// is given.
     pub(crate) fn commit(
         &self,
         draft: &Draft<'_>,
+        staged: &[Staged],
         if_version: Option<Option<u64>>,
     ) -> Result<u64, Error> {
         let (key, store) = (draft.key, &self.store);
         let condition = if_version.map(|version| self.condition(key, version));
+        let blobs = store.settle(staged)?;
         // Until it is published, the system call of the write hides the miss.
         store.keyspace.fetch_ahead(self.number(), key);
         let (place, done) = store.write(&self.state, condition.is_some(), |group| {
             if let Some(condition) = condition {
                 group.require(condition);
             }
+            group.rest_on(blobs);
             group.push(draft)
         })?;
         Ok(done.seqno(place))

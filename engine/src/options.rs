@@ -26,8 +26,7 @@ const LARGE_VALUE_BYTES: u64 = 256 << 10;
 /// The longest batch: it has to fit in one segment.
 pub(crate) const BATCH_BYTES_MAX: u64 = 112 << 20;
 
-/// When an acknowledged write has reached the disk. The bytes of a large value, 256 KiB and more, reach it
-/// in any case before the write that stores them is acknowledged; only the record of it may come later.
+/// When an acknowledged write has reached the disk, a large value included.
 ///
 /// ```
 /// # fn main() -> Result<(), kvast::Error> {

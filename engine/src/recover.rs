@@ -9,12 +9,16 @@
 //!
 //! What always holds: nothing is written here, so a full disk can be opened; records are ordered by
 //! seqno, never by file; damage is either proved to have hit what was promised, and then refused
-//! with its place, or nothing from there on was promised, and then it is cut and reported.
+//! with its place, or nothing from there on was promised, and then it is cut and reported. A record that
+//! refers to a large value counts like one that has it: unless a watermark or the end of its blob vouches
+//! for the value, that is read, which is at most what was in the blobs that were being written.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +32,7 @@ use crate::error::{Corruption, Damage, Error};
 use crate::format::StoreId;
 use crate::format::footer::Entry;
 use crate::format::manifest::{Closed, Decoded, Sealed, Witness};
-use crate::format::record::{Kind, extent_len};
+use crate::format::record::{BLOCK_LEN, ContentSum, EXTENT_ALIGN, Extent, Header, Kind, table_of};
 use crate::format::segment_header::{RECORDS_START, Refusal, SegmentHeader, SegmentKind};
 use crate::index;
 use crate::keyspace::Keyspace;
@@ -159,6 +163,7 @@ fn open_once(options: &Options, dir: &Path) -> Result<Recovered, Error> {
         leftovers: Leftovers::default(),
         unlisted_blobs: Vec::new(),
         blobs: Vec::new(),
+        unproven_extents: Vec::new(),
         proven_seqno: manifest
             .witness()
             .closed
@@ -252,6 +257,8 @@ struct Recovery<'a> {
     unlisted_blobs: Vec<SegmentId>,
     /// Blobs that are written on, or wait to be sealed.
     blobs: Vec<Arc<Blob>>,
+    /// What records refer to there that nothing vouches for.
+    unproven_extents: Vec<(SegmentId, Range<u64>)>,
     /// Everything up to this seqno is on disk, as far as the manifest knows.
     proven_seqno: u64,
 }
@@ -313,7 +320,8 @@ struct LogSource {
 impl Recovery<'_> {
     fn run(&mut self) -> Result<(Arc<Keyspace>, Start), Error> {
         self.find_leftovers()?;
-        let scanned = self.scan_logs()?;
+        let mut scanned = self.scan_logs()?;
+        self.check_large_values(&mut scanned)?;
         let last_seqno = self.judge(&scanned)?;
         let clock_ms = self.clock_ms(&scanned);
         let (index, writer) = index::new(random_128() as u64);
@@ -409,6 +417,73 @@ impl Recovery<'_> {
         });
         self.report.scanned_logs = logs.len();
         Ok(logs)
+    }
+
+    /// Ends each log before the first group with a reference to a value that did not reach the disk. Asks
+    /// only where nothing says that it did.
+    fn check_large_values(&mut self, logs: &mut [Scanned]) -> Result<(), Error> {
+        let watermarks = logs.iter().map(|log| log.scan.durable_seqno);
+        let vouched = watermarks.fold(self.proven_seqno, u64::max);
+        let mut files = BTreeMap::new();
+        for log in logs {
+            if let Some(unsound) = self.first_unsound(log, vouched, &mut files)? {
+                log.scan = scan::scan_log_until(&log.body, unsound);
+            }
+            // Dead ones too: until a watermark vouches for their records, those are read again.
+            for entry in log.scan.records.iter().map(|found| &found.entry) {
+                if let Some(extent) = entry.extent
+                    && entry.seqno > vouched
+                    && matches!(files.get(&extent.segment()), Some(Some(_)))
+                {
+                    let end = extent.offset() + content_len(entry.value_len);
+                    self.unproven_extents.push((extent.segment(), extent.offset()..end));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first record of a log whose value should be in a blob and is not.
+    fn first_unsound(
+        &self,
+        log: &Scanned,
+        vouched: u64,
+        files: &mut BTreeMap<SegmentId, Option<File>>,
+    ) -> Result<Option<(u64, Damage)>, Error> {
+        let unproven = |found: &&Found| found.entry.seqno > vouched;
+        for found in log.scan.records.iter().filter(unproven) {
+            let (offset, Some(extent)) = (found.entry.offset, found.entry.extent) else { continue };
+            let Some(file) = self.unsealed_blob(files, extent.segment())? else { continue };
+            let header = log.body.record(offset)?.header;
+            let path = self.dir.join(file_name(extent.segment(), SegmentKind::Blob));
+            let fail = |error| Error::io("read a large value", &path, error);
+            if let Err(damage) = check_extent(file, &header, extent).map_err(fail)? {
+                return Ok(Some((offset, damage)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The file of a blob that has no final length; `None` if there is none. What is in others was synced
+    /// when they were sealed.
+    fn unsealed_blob<'f>(
+        &self,
+        files: &'f mut BTreeMap<SegmentId, Option<File>>,
+        id: SegmentId,
+    ) -> Result<Option<&'f File>, Error> {
+        if !self.witness.open_blobs.contains(&id) && !self.unlisted_blobs.contains(&id) {
+            return Ok(None);
+        }
+        if !files.contains_key(&id) {
+            let path = self.dir.join(file_name(id, SegmentKind::Blob));
+            let file = match File::open(&path) {
+                // Whether that is an error depends on whether anything there counts.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                opened => Some(opened.map_err(|error| Error::io("open a blob", &path, error))?),
+            };
+            files.insert(id, file);
+        }
+        Ok(files.get(&id).and_then(Option::as_ref))
     }
 
     fn check_header(&self, body: &Body, kind: SegmentKind) -> Result<SegmentHeader, Error> {
@@ -584,9 +659,11 @@ impl Recovery<'_> {
             let damage = Damage::CutShort { what, wanted, found: len };
             return Err(Corruption { file: file_name(id, kind), offset: len, damage }.into());
         }
+        // The last extent's padding need not be in the file.
+        let all = len.next_multiple_of(EXTENT_ALIGN);
         let capacity = match end {
-            None if !self.options.read_only => self.options.segment_bytes.max(len),
-            _ => len,
+            None if !self.options.read_only => self.options.segment_bytes.max(all),
+            _ => all,
         };
         let header = len.min(RECORDS_START) as usize;
         let map = Map::new(&file, capacity as usize, header).map_err(fail)?;
@@ -625,7 +702,7 @@ impl Recovery<'_> {
             blobs.insert(id, self.open_blob(keyspace, id, None)?);
         }
         let blob = blobs.get(&id).ok_or_else(|| missing(id, SegmentKind::Blob))?;
-        let wanted = extent.offset() + extent_len(u64::from(entry.value_len));
+        let wanted = extent.offset() + content_len(entry.value_len);
         if wanted > blob.len {
             let damage = Damage::CutShort { what: "blob", wanted, found: blob.len };
             return Err(blob.segment.body.corruption(blob.len, damage).into());
@@ -643,10 +720,15 @@ impl Recovery<'_> {
     }
 
     /// Goes on with the blobs that were not sealed, behind everything that was ever written to them.
-    fn resume(&self, blobs: OpenedBlobs) -> Result<Vec<Arc<Blob>>, Error> {
+    fn resume(&mut self, blobs: OpenedBlobs) -> Result<Vec<Arc<Blob>>, Error> {
         let mut open = Vec::new();
         for blob in blobs.into_values() {
             let segment = blob.segment;
+            let is_here = |(id, _): &mut (SegmentId, _)| *id == segment.id();
+            let unproven: Vec<_> = self.unproven_extents.extract_if(.., is_here).collect();
+            for (_, bytes) in &unproven {
+                segment.body.map.publish_up_to(bytes.end as usize);
+            }
             let live_end = segment.body.map.published() as u64;
             let end = if blob.is_sealed { live_end } else { live_end.max(blob.written) };
             // Where they are is not known, and they are all before the end.
@@ -656,8 +738,12 @@ impl Recovery<'_> {
             }
             let path = self.dir.join(segment.body.file_name());
             let file = self.options.disk.open(&path);
-            let file = file.map_err(|error| Error::io("open a blob", &path, error))?;
-            open.push(Arc::new(Blob::resume(segment, Arc::new(file), end)));
+            let file = Arc::new(file.map_err(|error| Error::io("open a blob", &path, error))?);
+            for (_, bytes) in unproven {
+                let (segment, file) = (Arc::clone(&segment), Arc::clone(&file));
+                self.leftovers.unproven.push(Unproven { segment, file, bytes });
+            }
+            open.push(Arc::new(Blob::resume(segment, file, end)));
         }
         Ok(open)
     }
@@ -763,8 +849,45 @@ impl Recovery<'_> {
         // What was read is in the page cache, and may not be on disk: a process that was killed
         // leaves such pages behind. So the watermark starts over.
         let durable_seqno = self.proven_seqno;
-        Ok(Start { log, full, next_seqno: last_seqno + 1, durable_seqno, leftovers })
+        let blobs = self.blobs.clone();
+        Ok(Start { log, full, blobs, next_seqno: last_seqno + 1, durable_seqno, leftovers })
     }
+}
+
+/// Compares a value in a blob, and its block table, with what a record has for them. What is wrong is no
+/// error of this.
+fn check_extent(file: &File, header: &Header, extent: Extent) -> io::Result<Result<(), Damage>> {
+    let (stored, value_len) = (header.value_crc, header.value_len as usize);
+    Ok(match sum_extent(file, extent.offset(), value_len) {
+        Ok((computed, true)) if computed == stored => Ok(()),
+        Ok((computed, _)) => Err(Damage::Checksum { of: "large value", stored, computed }),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let wanted = extent.offset() + content_len(header.value_len);
+            Err(Damage::CutShort { what: "blob", wanted, found: file.metadata()?.len() })
+        }
+        Err(error) => return Err(error),
+    })
+}
+
+/// The checksum of the value at `start`, and whether it has the block table behind it that it should.
+/// Reads without a map, since the file may end in there.
+fn sum_extent(file: &File, start: u64, value_len: usize) -> io::Result<(u32, bool)> {
+    let (table, mut sum) = (table_of(0..value_len), ContentSum::default());
+    let mut buffer = vec![0; BLOCK_LEN.max(table.len())];
+    for block in (0..value_len).step_by(BLOCK_LEN) {
+        let piece = &mut buffer[..BLOCK_LEN.min(value_len - block)];
+        file.read_exact_at(piece, start + block as u64)?;
+        sum.update(piece);
+    }
+    let (wanted, crc) = sum.finish();
+    let found = &mut buffer[..table.len()];
+    file.read_exact_at(found, start + table.start as u64)?;
+    Ok((crc, *found == wanted))
+}
+
+/// The length of a value in an extent with its block table, without the padding behind.
+fn content_len(value_len: u32) -> u64 {
+    table_of(0..value_len as usize).end as u64
 }
 
 fn missing(id: SegmentId, kind: SegmentKind) -> Corruption {

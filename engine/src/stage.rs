@@ -6,10 +6,10 @@
 //! ```
 //!
 //! What always holds:
-//! - A record is written after the extent that it refers to is durable, whatever the store's durability.
-//!   So recovery believes a sound record without reading its value, and opening after a crash takes no
-//!   longer for large values than for small ones. It costs a sync for each, which for this many bytes is
-//!   a small part of the work; values that are written at the same time share it.
+//! - A record is durable, as far as anybody is told, only together with the extent that it refers to. With
+//!   [`Durability::Sync`](crate::Durability::Sync) the extent is synced first, while others write; values that
+//!   are written at the same time share that. Otherwise the committer syncs it with the log, and until then
+//!   recovery reads it: see `recover`.
 //! - Giving a value up leaves dead bytes and touches nobody else.
 //! - After [`Stage::close`] nothing is written any more: another process may have the store then.
 
@@ -244,14 +244,8 @@ impl Writing {
 
 /// Makes whole values durable; see [`Staged::sync`].
 pub(crate) fn sync_all<'a>(values: impl Iterator<Item = &'a Staged>) -> Result<(), Error> {
-    let mut synced: Vec<&Arc<Blob>> = Vec::new();
-    for value in values {
-        if synced.iter().all(|blob| !Arc::ptr_eq(blob, &value.space.blob)) {
-            value.sync()?;
-            synced.push(&value.space.blob);
-        }
-    }
-    Ok(())
+    // What the first one of a blob synced, the others do not sync again.
+    values.into_iter().try_for_each(Staged::sync)
 }
 
 /// A whole value in a blob that no record refers to yet. Keep it until the record is published: the
@@ -264,7 +258,12 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// Makes it durable. Must have succeeded before a record that refers to it is written.
+    /// The blob that must be synced before a record that refers to it is durable.
+    pub(crate) fn blob(&self) -> Arc<Blob> {
+        Arc::clone(&self.space.blob)
+    }
+
+    /// Makes it durable.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         let blob = &self.space.blob;
         let synced = blob.sync();

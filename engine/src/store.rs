@@ -22,8 +22,9 @@ use crate::list::{self, ListOptions, Page};
 use crate::options::{Durability, Expiry, Options, PutOptions};
 use crate::recover::RecoveryReport;
 use crate::registry::{NamespaceState, Registry, SYSTEM};
+use crate::segment::blob::Blob;
 use crate::segment::file_name;
-use crate::stage::{Stage, Staged};
+use crate::stage::{self, Stage, Staged};
 use crate::value::Value;
 
 /// What all clones of a `Db` and all its handles hold on to; the last of them closes it.
@@ -170,8 +171,8 @@ impl Store {
         Ok(value)
     }
 
-    /// Writes a large value into a blob, and has the draft refer to it. What is returned is synced before
-    /// the draft is committed, and kept until it is.
+    /// Writes a large value into a blob, and has the draft refer to it. What is returned is given to
+    /// [`Self::settle`] before the draft is committed, and kept until it is.
     pub(crate) fn stage_large(&self, draft: &mut Draft<'_>) -> Result<Option<Staged>, Error> {
         if (draft.value.len() as u64) < self.options.large_value_bytes {
             draft.value_crc = value_checksum(draft.value);
@@ -182,6 +183,17 @@ impl Store {
         let staged = writing.finish()?;
         staged.refer(draft);
         Ok(Some(staged))
+    }
+
+    /// Makes large values as durable as records must find them. Returns the blobs that are synced with the
+    /// log instead, see [`WriteGroup::rest_on`].
+    pub(crate) fn settle(&self, values: &[Staged]) -> Result<Vec<Arc<Blob>>, Error> {
+        if self.syncs() {
+            return stage::sync_all(values.iter()).map(|()| Vec::new());
+        }
+        let mut blobs: Vec<_> = values.iter().map(Staged::blob).collect();
+        blobs.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        Ok(blobs)
     }
 
     /// One page of a namespace's keys.

@@ -166,9 +166,8 @@ impl Upload {
         let mut draft = namespace.store.draft(&namespace.state[0], key, &[], &options)?;
         let Some(writing) = self.writing else { unreachable!("it was seen above") };
         let staged = writing.finish()?;
-        staged.sync()?;
         staged.refer(&mut draft);
-        namespace.commit(&draft, options.if_version)
+        namespace.commit(&draft, &[staged], options.if_version)
     }
 }
 

@@ -354,6 +354,14 @@ impl Image {
         self.durable.extend(names.map(|(path, node)| (path.clone(), *node)));
     }
 
+    /// A sync failed before, so bytes that were not synced never reach the disk, and no later sync says
+    /// so; programs go on to see them.
+    pub(crate) fn lose_unsynced_bytes(&mut self) {
+        for inode in &mut self.inodes {
+            inode.pending.retain(|pending| matches!(pending, Pending::SetLen(_)));
+        }
+    }
+
     /// The same disk, with `from` replaced by `to` in every path.
     pub(crate) fn moved(&self, from: &Path, to: &Path) -> Image {
         let moved = |names: &BTreeMap<PathBuf, Node>| {

@@ -7,10 +7,12 @@
 //! Any number of values are written at once, each into a [`Space`] of its own that was set aside for it.
 //! What always holds: two spaces never overlap, and bytes that were written are never written again; a
 //! space that is given up leaves dead bytes and nothing else; [`Blob::sync`] returns after a sync that
-//! began after the caller's writes. Absent on purpose: which values are alive, see `extents`.
+//! began after the caller's writes, and syncs nothing if there was one. Absent on purpose: which values
+//! are alive, see `extents`.
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Body, Segment, create_file};
@@ -25,6 +27,8 @@ use crate::mmap::Map;
 pub(crate) struct Blob {
     pub(crate) segment: Arc<Segment>,
     pub(crate) file: Arc<DiskFile>,
+    /// How many changes to the file have ended.
+    changes: AtomicU64,
     state: Mutex<State>,
     sync_ended: Condvar,
 }
@@ -37,12 +41,11 @@ struct State {
     syncs: Syncs,
 }
 
-/// Syncs are counted, so that writers can share them.
+/// What the syncs have reached, so that writers can share them.
 #[derive(Default)]
 struct Syncs {
-    begun: u64,
-    /// The latest that succeeded.
-    done: u64,
+    /// So many changes are durable.
+    durable: u64,
     is_running: bool,
     /// What was written before can have been lost for good, so no later one is believed.
     has_failed: bool,
@@ -84,7 +87,9 @@ impl Blob {
         let state = Mutex::new(State { end, writers: 0, syncs: Syncs::default() });
         // Somebody may still read what was alive in there in an earlier session, so it is not cut off.
         segment.body.map.publish_up_to(end.min(segment.body.map.capacity() as u64) as usize);
-        Blob { segment, file, state, sync_ended: Condvar::new() }
+        // An earlier session may have left something that was not synced.
+        let changes = AtomicU64::new(1);
+        Blob { segment, file, changes, state, sync_ended: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -95,13 +100,19 @@ impl Blob {
     /// must be writing.
     pub(crate) fn trim(&self) -> io::Result<u64> {
         let end = self.segment.body.map.published() as u64;
-        self.file.set_len(end)?;
+        self.count_change(self.file.set_len(end))?;
         Ok(end)
     }
 
     /// Gives the file the length that its map has.
     pub(crate) fn lay_out(&self) -> io::Result<()> {
-        self.file.set_len(self.segment.body.map.capacity() as u64)
+        self.count_change(self.file.set_len(self.segment.body.map.capacity() as u64))
+    }
+
+    /// Also counts a change that failed: some of it may have happened.
+    fn count_change(&self, changed: io::Result<()>) -> io::Result<()> {
+        self.changes.fetch_add(1, Ordering::Release);
+        changed
     }
 
     /// Sets `len` bytes aside, a multiple of [`EXTENT_ALIGN`]; `None` if they do not fit, or what is there
@@ -123,32 +134,38 @@ impl Blob {
         self.state().writers == 0
     }
 
+    /// Whether anything was written that is not known to be durable.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        let durable = self.state().syncs.durable;
+        durable < self.changes.load(Ordering::Acquire)
+    }
+
     /// Makes durable what was written before the call. Callers at the same time share syncs.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        let mine = self.changes.load(Ordering::Acquire);
         let mut state = self.state();
         // One that runs already may have begun before the last write.
-        let mine = state.syncs.begun + 1;
-        while state.syncs.is_running && state.syncs.done < mine {
+        while state.syncs.is_running && state.syncs.durable < mine {
             state = self.sync_ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.syncs.has_failed {
             return Err(io::Error::other("an earlier sync of this file failed"));
         }
-        if state.syncs.done >= mine {
+        if state.syncs.durable >= mine {
             return Ok(());
         }
-        state.syncs.begun += 1;
         state.syncs.is_running = true;
-        let turn = SyncTurn { blob: self, number: state.syncs.begun, has_succeeded: false };
         drop(state);
-        turn.run()
+        let reaches = self.changes.load(Ordering::Acquire);
+        SyncTurn { blob: self, reaches, has_succeeded: false }.run()
     }
 }
 
 /// The right to sync. Whatever becomes of it, the others do not wait for ever.
 struct SyncTurn<'a> {
     blob: &'a Blob,
-    number: u64,
+    /// How many changes it makes durable.
+    reaches: u64,
     has_succeeded: bool,
 }
 
@@ -165,7 +182,7 @@ impl Drop for SyncTurn<'_> {
         let mut state = self.blob.state();
         state.syncs.is_running = false;
         if self.has_succeeded {
-            state.syncs.done = state.syncs.done.max(self.number);
+            state.syncs.durable = state.syncs.durable.max(self.reaches);
         } else {
             state.syncs.has_failed = true;
         }
@@ -195,7 +212,7 @@ impl Space {
         let at = self.extent.offset() + self.written;
         // Also if it fails: some of it may have been written.
         self.written = end;
-        self.blob.file.write_at(bytes, at)
+        self.blob.count_change(self.blob.file.write_at(bytes, at))
     }
 }
 

@@ -72,6 +72,15 @@ pub(crate) enum Values {
 
 /// Walks the log in `body` up to its published end.
 pub(crate) fn scan_log(body: &Body, values: Values) -> LogScan {
+    scan_until(body, values, None)
+}
+
+/// The same for a log whose record at this place is known to be unsound, by something outside of it.
+pub(crate) fn scan_log_until(body: &Body, (at, damage): (u64, Damage)) -> LogScan {
+    scan_until(body, Values::Trust, Some((at, damage)))
+}
+
+fn scan_until(body: &Body, values: Values, unsound: Option<(u64, Damage)>) -> LogScan {
     let chain = body.seed.base();
     let mut scan = LogScan {
         records: Vec::new(),
@@ -86,7 +95,7 @@ pub(crate) fn scan_log(body: &Body, values: Values) -> LogScan {
     };
     loop {
         let whole = scan.records.len();
-        match scan_group(body, &mut scan, values) {
+        match scan_group(body, &mut scan, values, unsound.as_ref()) {
             Ok(()) => {}
             Err((offset, damage)) => {
                 scan.records.truncate(whole);
@@ -98,7 +107,12 @@ pub(crate) fn scan_log(body: &Body, values: Values) -> LogScan {
 }
 
 /// Takes one group in, or says where it breaks.
-fn scan_group(body: &Body, scan: &mut LogScan, values: Values) -> Result<(), (u64, Damage)> {
+fn scan_group(
+    body: &Body,
+    scan: &mut LogScan,
+    values: Values,
+    unsound: Option<&(u64, Damage)>,
+) -> Result<(), (u64, Damage)> {
     let start = scan.end;
     let (mut at, mut chain) = (start, scan.chain);
     let mut first = scan.first_seqno.map(|_| scan.last_seqno + 1);
@@ -111,6 +125,9 @@ fn scan_group(body: &Body, scan: &mut LogScan, values: Values) -> Result<(), (u6
                 if record.header.seqno != next {
                     let found = record.header.seqno;
                     return Err((at, Damage::Gap { expected: next, found }));
+                }
+                if let Some((_, damage)) = unsound.filter(|(place, _)| *place == at) {
+                    return Err((at, damage.clone()));
                 }
                 if values == Values::Verify {
                     record.verify_value().map_err(|damage| (at, damage))?;
