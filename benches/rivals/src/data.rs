@@ -1,27 +1,20 @@
-//! Keys and values, and which of them are asked for.
+//! Keys and values, and which of them are asked for. All of it is seeded: two runs ask the same.
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 pub const KEY_LEN: usize = 22;
+/// Of a short value.
 pub const VALUE_LEN: usize = 100;
-/// From one place that lists start at to the next.
-pub const PLACE_STEP: usize = 101;
 /// Keys in a page.
 pub const PAGE: usize = 1000;
 
 pub type Key = [u8; KEY_LEN];
 
-pub fn key(id: u64) -> Key {
+pub fn key(id: u32) -> Key {
     let mut key = [0; KEY_LEN];
     write!(&mut key[..], "user:{id:09}:profile").expect("ids of nine digits");
     key
-}
-
-/// A value that differs from key to key.
-pub fn value(key: &Key) -> [u8; VALUE_LEN] {
-    let mut value = [b'v'; VALUE_LEN];
-    value[..KEY_LEN].copy_from_slice(key);
-    value
 }
 
 /// xorshift64*: fast, seeded, good enough for choosing keys.
@@ -44,40 +37,96 @@ impl Random {
     }
 }
 
+/// Every second id, in the random order in which they are put.
 pub struct Data {
-    /// In the order in which they are put.
-    pub keys: Vec<Key>,
-    zipf: Zipf,
+    ids: Vec<u32>,
+    zipf: OnceLock<Zipf>,
 }
 
 impl Data {
     pub fn new(count: usize) -> Data {
-        let mut ids: Vec<u64> = (0..count as u64).map(|nth| 2 * nth).collect();
+        let last = u32::try_from(2 * count).expect("fewer keys than 2^31");
+        let mut ids: Vec<u32> = (0..last).step_by(2).collect();
         let mut random = Random(42);
         for at in (1..ids.len()).rev() {
             ids.swap(at, random.below(at + 1));
         }
-        Data { keys: ids.into_iter().map(key).collect(), zipf: Zipf::new(count, 0.99) }
+        Data { ids, zipf: OnceLock::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub fn user_bytes(&self) -> usize {
+        self.len() * (KEY_LEN + VALUE_LEN)
+    }
+
+    /// All keys in the order in which they are put.
+    pub fn keys(&self) -> Vec<Key> {
+        self.ids.iter().map(|id| key(*id)).collect()
+    }
+
+    pub fn first(&self) -> Key {
+        key(self.ids[0])
     }
 
     pub fn uniform(&self, random: &mut Random) -> Key {
-        self.keys[random.below(self.keys.len())]
+        key(self.ids[random.below(self.len())])
     }
 
-    /// The most wanted keys lie anywhere, since `keys` is in random order.
+    /// The most wanted keys lie anywhere, since the ids are in random order.
     pub fn zipf(&self, random: &mut Random) -> Key {
-        self.keys[self.zipf.draw(random)]
+        let zipf = self.zipf.get_or_init(|| Zipf::new(self.len(), 0.99));
+        key(self.ids[zipf.draw(random)])
     }
 
     /// A key between two that are there.
     pub fn absent(&self, random: &mut Random) -> Key {
-        key(2 * random.below(self.keys.len()) as u64 + 1)
+        key(2 * random.below(self.len()) as u32 + 1)
     }
 
-    /// How many places lists can start at with a whole page to follow. Place `n` is just after the
-    /// key that has `(n + 1) * PLACE_STEP - 1` keys before it.
-    pub fn places(&self) -> usize {
-        (self.keys.len() - PAGE) / PLACE_STEP
+    /// A key with at least a page from it on.
+    pub fn page_start(&self, random: &mut Random) -> Key {
+        key(2 * random.below(self.len() - PAGE) as u32)
+    }
+
+    /// Keys that are absent, each of them once, in random order; others in each round.
+    pub fn fresh(&self, round: usize, count: usize) -> Vec<Key> {
+        let from = round * count;
+        (from..from + count).map(|at| key(self.ids[at % self.len()] + 1)).collect()
+    }
+}
+
+/// Values of one length. They differ from key to key, and no part of them can be compressed.
+pub struct Values {
+    bytes: Vec<u8>,
+}
+
+impl Values {
+    pub fn of_len(len: usize) -> Values {
+        let mut random = Random(5);
+        Values { bytes: (0..len).map(|_| random.next() as u8).collect() }
+    }
+
+    pub fn short() -> Values {
+        Values::of_len(VALUE_LEN)
+    }
+
+    /// A buffer for the values of many keys, one after the other.
+    pub fn buffer(&self) -> ValueBuffer {
+        ValueBuffer { bytes: self.bytes.clone() }
+    }
+}
+
+pub struct ValueBuffer {
+    bytes: Vec<u8>,
+}
+
+impl ValueBuffer {
+    pub fn of(&mut self, key: &Key) -> &[u8] {
+        self.bytes[..KEY_LEN].copy_from_slice(key);
+        &self.bytes
     }
 }
 
@@ -111,4 +160,62 @@ impl Zipf {
         let rank = self.count * (self.eta * unit - self.eta + 1.0).powf(self.alpha);
         (rank as usize).min(self.count as usize - 1)
     }
+}
+
+/// Bytes of one of the two shapes of keys that the index is measured with.
+#[derive(Clone, Copy)]
+pub enum Shape {
+    /// `user:{id}:profile`, 20.8 B on average at 10^7 keys.
+    User,
+    /// Paths like those of web pages, 56 B on average.
+    Path,
+}
+
+impl Shape {
+    /// The `nth` of `count` keys. They come in no order, and no two are the same.
+    pub fn key(self, count: usize, nth: usize) -> Vec<u8> {
+        const WORDS: [&str; 16] = [
+            "animals",
+            "bread",
+            "catalogue",
+            "diaries",
+            "evening",
+            "furniture",
+            "gardens",
+            "harbours",
+            "islands",
+            "journeys",
+            "kitchens",
+            "letters",
+            "mountains",
+            "novels",
+            "orchards",
+            "pictures",
+        ];
+        let id = scattered(nth as u64, (4 * count as u64 - 1).ilog2() + 1);
+        let word = |at: u32| WORDS[(id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> at) as usize % 16];
+        let (year, month) = (2000 + id % 25, 1 + id / 25 % 12);
+        match self {
+            Shape::User => format!("user:{id}:profile"),
+            Shape::Path => format!(
+                "/{}/{}/{year}/{month:02}/{}-and-{}-{id:08}.html",
+                word(60),
+                word(56),
+                word(52),
+                word(48),
+            ),
+        }
+        .into_bytes()
+    }
+}
+
+/// A permutation of the numbers of `bits` bits.
+fn scattered(number: u64, bits: u32) -> u64 {
+    let mask = (1 << bits) - 1;
+    let mut mixed = number & mask;
+    for factor in [0x9E37_79B9_7F4A_7C15u64, 0xD6E8_FEB8_6659_FD93] {
+        mixed = mixed.wrapping_mul(factor) & mask;
+        mixed ^= mixed >> (bits / 2);
+    }
+    mixed
 }
