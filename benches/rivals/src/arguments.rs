@@ -29,7 +29,7 @@ impl Arguments {
         let mut read = Arguments {
             keys: 1_000_000,
             rounds: 9,
-            slice: Duration::from_millis(300),
+            slice: Duration::from_millis(250),
             dir: std::env::temp_dir().join(format!("kvast-rivals-{}", std::process::id())),
             growth_to: 0,
             index_keys: 0,

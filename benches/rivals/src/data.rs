@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub const KEY_LEN: usize = 22;
 /// Of a short value.
@@ -98,7 +99,11 @@ impl Data {
     }
 }
 
-/// Values of one length. They differ from key to key, and no part of them can be compressed.
+/// Where the numbers of the next buffer of values begin.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Values of one length. No two are the same, since some stores see that an overwrite changes nothing
+/// and write nothing, and no part of them can be compressed.
 pub struct Values {
     bytes: Vec<u8>,
 }
@@ -115,17 +120,21 @@ impl Values {
 
     /// A buffer for the values of many keys, one after the other.
     pub fn buffer(&self) -> ValueBuffer {
-        ValueBuffer { bytes: self.bytes.clone() }
+        let next = NEXT.fetch_add(1 << 32, Ordering::Relaxed);
+        ValueBuffer { bytes: self.bytes.clone(), next }
     }
 }
 
 pub struct ValueBuffer {
     bytes: Vec<u8>,
+    next: u64,
 }
 
 impl ValueBuffer {
     pub fn of(&mut self, key: &Key) -> &[u8] {
         self.bytes[..KEY_LEN].copy_from_slice(key);
+        self.bytes[KEY_LEN..][..8].copy_from_slice(&self.next.to_le_bytes());
+        self.next += 1;
         &self.bytes
     }
 }
@@ -198,7 +207,7 @@ impl Shape {
         match self {
             Shape::User => format!("user:{id}:profile"),
             Shape::Path => format!(
-                "/{}/{}/{year}/{month:02}/{}-and-{}-{id:08}.html",
+                "/{}/{}/{year}/{month:02}/{}-{}-{id:08}.html",
                 word(60),
                 word(56),
                 word(52),

@@ -64,8 +64,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    while arguments.spin {
-        std::hint::spin_loop();
+    if arguments.spin {
+        loop {
+            std::hint::spin_loop();
+        }
     }
     if let Some(what) = &arguments.load {
         parts::load_and_wait(what, &arguments.dir, arguments.keys);

@@ -51,12 +51,6 @@ impl Series {
         Series { names: self.names.clone(), rounds }
     }
 
-    /// The same as milliseconds, nanoseconds or whatever `convert` makes of a figure.
-    pub fn map(mut self, convert: impl Fn(f64) -> f64) -> Series {
-        self.rounds.iter_mut().flatten().for_each(|figure| *figure = convert(*figure));
-        self
-    }
-
     pub fn rounds(&self) -> &[Vec<f64>] {
         &self.rounds
     }
@@ -312,7 +306,8 @@ fn factor(ratio: f64) -> String {
 fn number(value: f64) -> String {
     match value {
         1e6.. => format!("{:.2} M", value / 1e6),
-        1e3.. => format!("{:.1} k", value / 1e3),
+        1e4.. => format!("{:.1} k", value / 1e3),
+        1e2.. => format!("{value:.0}"),
         _ => format!("{value:.2}"),
     }
 }

@@ -34,7 +34,11 @@ pub struct Setup {
     /// Whether a write is on disk when it is acknowledged; without it, it has to survive the end of
     /// the process at most.
     pub durable: bool,
-    /// Whether the values are of 1 KiB and more.
+    /// Whether the values are of 1 KiB and more. kvast does not care.
+    #[cfg_attr(
+        not(any(feature = "fjall", feature = "rocksdb", feature = "sqlite")),
+        allow(dead_code, reason = "no store that was built cares")
+    )]
     pub long_values: bool,
 }
 
@@ -51,8 +55,8 @@ pub trait Store: Send + Sync {
     fn close(self: Box<Self>);
     /// Gets each key, looks at the first and the last byte of its value, and says how many were there.
     fn gets(&self, keys: &[Key], watch: &mut Watch) -> usize;
-    /// The same with one call for all of them where there is one.
-    fn multi_gets(&self, keys: &[Key]) -> usize {
+    /// The same with one call for `many` of them at a time, where there is such a call.
+    fn multi_gets(&self, keys: &[Key], _many: usize) -> usize {
         self.gets(keys, &mut Watch::default())
     }
     /// Gets each key and takes the CRC-32 of each byte of its value once. Returns the bytes.
@@ -65,6 +69,10 @@ pub trait Store: Send + Sync {
     fn put_batches(&self, keys: &[Key], values: &Values, per_commit: usize);
     /// Deletes each key in a commit of its own.
     fn deletes(&self, keys: &[Key]);
+    /// Bytes of records that a key points at, if the store knows.
+    fn live_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// How long each operation took, if that is asked for.

@@ -1,5 +1,5 @@
-//! kvast: its defaults but for the durability. Each get is one call and verifies the checksum; a list
-//! is one call, which copies the keys and makes the cursor of the next page. Without sync means
+//! kvast: its defaults but for the durability. Each get is one call and verifies the checksum, many
+//! gets are one `get_many`; a list is one call, which copies the keys and makes the cursor of the next page. Without sync means
 //! `Durability::Os`: a system call for each commit, so that it survives the end of the process.
 //! Settled means compacted.
 
@@ -68,6 +68,14 @@ impl Store for KvastStore {
         found
     }
 
+    fn multi_gets(&self, keys: &[Key], many: usize) -> usize {
+        let get_many = |keys| {
+            let values = self.users.get_many(keys).expect("a get of many");
+            values.iter().flatten().inspect(|value| look_at(value)).count()
+        };
+        keys.chunks(many).map(get_many).sum()
+    }
+
     fn verified_gets(&self, keys: &[Key]) -> usize {
         let get = |key| {
             // Verified as a whole before it is returned.
@@ -107,6 +115,10 @@ impl Store for KvastStore {
             }
             batch.commit().expect("a commit");
         }
+    }
+
+    fn live_bytes(&self) -> Option<u64> {
+        Some(self.stats().live_bytes)
     }
 
     fn deletes(&self, keys: &[Key]) {

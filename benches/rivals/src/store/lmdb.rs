@@ -42,7 +42,7 @@ impl LmdbStore {
             let users = opener.open_database::<Bytes, Bytes>(read, None)?;
             Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(users))
         });
-        opened.ok().map(CommitOrAbort::unwrap_commit).flatten().expect("a database")
+        opened.ok().and_then(CommitOrAbort::unwrap_commit).expect("a database")
     }
 }
 

@@ -89,11 +89,14 @@ impl Store for RocksStore {
         found
     }
 
-    fn multi_gets(&self, keys: &[Key]) -> usize {
+    fn multi_gets(&self, keys: &[Key], many: usize) -> usize {
         let users = self.db.cf_handle("default").expect("the default family");
-        let values = self.db.batched_multi_get_cf(users, keys, false);
-        let values = values.into_iter().filter_map(|value| value.expect("a get"));
-        values.inspect(|value| look_at(value)).count()
+        let get_many = |keys| {
+            let values = self.db.batched_multi_get_cf(users, keys, false);
+            let values = values.into_iter().filter_map(|value| value.expect("a get"));
+            values.inspect(|value| look_at(value)).count()
+        };
+        keys.chunks(many).map(get_many).sum()
     }
 
     fn verified_gets(&self, keys: &[Key]) -> usize {
