@@ -102,7 +102,7 @@ pub(crate) struct Answer {
 }
 
 impl Client {
-    fn connect(address: &str) -> io::Result<Client> {
+    pub(crate) fn connect(address: &str) -> io::Result<Client> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
