@@ -256,6 +256,11 @@ impl<'r> Inbound<'r> {
         Inbound { uploads, headers, body, ahead: None, pace: Pace::default() }
     }
 
+    /// Whether there is none, as is known before anything is read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
     /// Reads a body that nobody may want as far as it is small, so that a badly framed one is known
     /// before anything is done. What was read is still there for who wants it.
     pub(crate) async fn read_ahead(&mut self) -> Result<(), UploadError> {

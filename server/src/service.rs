@@ -135,7 +135,8 @@ async fn dispatch(call: &Call<'_>, body: &mut Inbound<'_>) -> Reply {
     if let Err(denied) = call.grant.covers(line.access) {
         return deny(line.surface, denied, call.id);
     }
-    if may_ignore_chunks(call.parts)
+    if !body.is_empty()
+        && may_ignore_chunks(call.parts)
         && let Err(error) = body.read_ahead().await
     {
         let too_long = |_, _| Refusal::bad("The request body is too long.");
