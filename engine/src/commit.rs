@@ -28,7 +28,7 @@ use crate::format::manifest::{Closed, Entry};
 use crate::format::record::{self, COMMIT_LEN, Commit, Draft, Kind, OwnCommit};
 use crate::format::segment_header::{RECORDS_START, SegmentKind};
 use crate::format::{Seed, StoreId};
-use crate::keyspace::{Change, Existed, Keyspace};
+use crate::keyspace::{Change, Existed, Found, Keyspace};
 use crate::segment::active::{Log, NewLog};
 use crate::segment::blob::Blob;
 use crate::segment::{Segment, file_name};
@@ -406,8 +406,8 @@ impl Committer {
         for condition in conditions {
             let sought = self.keyspace.sought(condition.namespace, &condition.key);
             let pinned = self.keyspace.index.pin();
-            let current =
-                self.keyspace.find(&sought, &pinned, |_, _, record| record.header.seqno)?;
+            let current = self.keyspace.find(&sought, &pinned)?;
+            let current = current.map(|found| found.record.header.seqno);
             if current != condition.version {
                 return Err(Error::VersionMismatch { current });
             }
@@ -422,23 +422,24 @@ impl Committer {
         let Some(renewal) = group.renewal.take() else { return Ok(()) };
         let sought = self.keyspace.sought(renewal.namespace, &renewal.key);
         let pinned = self.keyspace.index.pin();
-        let found = self.keyspace.find(&sought, &pinned, |segment, offset, old| {
-            old.verify_value().map_err(|damage| segment.body.corruption(offset, damage))?;
-            let value_len = old.header.value_len;
-            group.push(&Draft {
-                kind: Kind::Put,
-                namespace: renewal.namespace,
-                written_ms: renewal.written_ms,
-                expires_ms: renewal.expires_ms,
-                key: &renewal.key,
-                metadata: old.metadata,
-                value: old.content.map_or(&[], |content| content.value),
-                value_crc: old.header.value_crc,
-                extent: old.header.extent.map(|extent| (extent, value_len)),
-            });
-            Ok(())
-        })?;
-        found.unwrap_or(Ok(()))
+        let Some(Found { segment, offset, record: old }) = self.keyspace.find(&sought, &pinned)?
+        else {
+            return Ok(());
+        };
+        old.verify_value().map_err(|damage| segment.body.corruption(offset, damage))?;
+        let value_len = old.header.value_len;
+        group.push(&Draft {
+            kind: Kind::Put,
+            namespace: renewal.namespace,
+            written_ms: renewal.written_ms,
+            expires_ms: renewal.expires_ms,
+            key: &renewal.key,
+            metadata: old.metadata,
+            value: old.content.map_or(&[], |content| content.value),
+            value_crc: old.header.value_crc,
+            extent: old.header.extent.map(|extent| (extent, value_len)),
+        });
+        Ok(())
     }
 
     fn note_versions(&self, writer: &Writer) {

@@ -110,6 +110,12 @@ impl Index {
         self.hash.hash(key)
     }
 
+    /// The hash of the composite key that these two make.
+    #[inline]
+    pub(crate) fn hash_in(&self, namespace: u32, key: &[u8]) -> KeyHash {
+        self.hash.hash_in(namespace, key)
+    }
+
     /// Has the processor fetch what [`Self::get`] will read first.
     #[inline]
     pub(crate) fn prefetch(&self, hash: KeyHash, _guard: &Guard) {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::clock::Timekeeper;
-use crate::error::{Corruption, Error};
+use crate::error::Corruption;
 use crate::format::record::{self, Extent, Header, Kind, Record};
 use crate::index::{Guard, Index, IndexWriter, KeyHash, Traits, Visited, prefetch};
 use crate::key::{self, Composite};
@@ -32,6 +32,13 @@ pub(crate) struct Change<'a> {
     pub(crate) header: Header,
     pub(crate) key: &'a [u8],
     pub(crate) address: Address,
+}
+
+/// A record that was found, its header verified, and where it lies.
+pub(crate) struct Found<'g> {
+    pub(crate) segment: &'g Segment,
+    pub(crate) offset: u64,
+    pub(crate) record: Record<'g>,
 }
 
 /// A key that is looked up.
@@ -86,6 +93,8 @@ impl Existed {
     }
 }
 
+/// Keys of one call that are looked up under one pin, their cache misses side by side.
+pub(crate) const FOUND_TOGETHER: usize = 16;
 /// Changes whose places in the index are fetched together, since their cache misses overlap.
 const FETCHED_AHEAD: usize = 16;
 
@@ -122,64 +131,70 @@ impl Keyspace {
     }
 
     /// What is looked up for a key.
+    #[inline]
     pub(crate) fn sought<'k>(&self, namespace: u32, key: &'k [u8]) -> Sought<'k> {
-        Sought { namespace, key, hash: self.index.hash(&Composite::new(namespace, key)) }
+        Sought { namespace, key, hash: self.index.hash_in(namespace, key) }
     }
 
-    /// Hands the newest record of a key to `read`, if it has one that has not expired. The header
-    /// of the record is verified, its value is not.
-    pub(crate) fn find<R>(
-        &self,
-        sought: &Sought<'_>,
-        pinned: &Guard,
-        read: impl FnOnce(&Segment, u64, &Record<'_>) -> R,
-    ) -> Result<Option<R>, Error> {
-        self.find_any(sought, pinned, |segment, offset, record| {
-            let expires_ms = record.header.expires_ms;
-            let live = expires_ms == 0 || !is_expired(expires_ms, self.time.now_ms());
-            live.then(|| read(segment, offset, record))
-        })
-        .map(Option::flatten)
-    }
-
-    /// The same for a composite key, expired or not.
-    pub(crate) fn find_pinned<R>(
-        &self,
-        composite: &[u8],
-        pinned: &Guard,
-        read: impl FnOnce(&Segment, u64, &Record<'_>) -> R,
-    ) -> Result<Option<R>, Error> {
+    /// The same for a composite key.
+    pub(crate) fn sought_composite<'k>(&self, composite: &'k [u8]) -> Sought<'k> {
         let (namespace, key) = key::split(composite);
-        let sought = Sought { namespace, key, hash: self.index.hash(composite) };
-        self.find_any(&sought, pinned, read)
+        self.sought(namespace, key)
     }
 
-    /// Hands the newest record of a key to `read`, if it has one, expired or not.
-    fn find_any<R>(
+    /// Where the newest record of a key lies, expired or not, if it has one. What lies there has this
+    /// key or is damaged.
+    #[inline]
+    pub(crate) fn locate<'g>(
         &self,
         sought: &Sought<'_>,
-        pinned: &Guard,
-        read: impl FnOnce(&Segment, u64, &Record<'_>) -> R,
-    ) -> Result<Option<R>, Error> {
-        let mut read = Some(read);
-        self.index
-            .get(sought.hash, pinned, |address| {
-                let (segment, offset) = (self.segment(address, pinned)?, address.offset());
-                match record_of(segment, offset, sought.namespace, sought.key) {
-                    Ok(None) => None,
-                    Ok(Some(record)) => read.take().map(|read| Ok(read(segment, offset, &record))),
-                    Err(corruption) => Some(Err(Error::from(corruption))),
-                }
-            })
-            .transpose()
+        pinned: &'g Guard,
+    ) -> Option<(&'g Segment, u64)> {
+        self.index.get(sought.hash, pinned, |address| {
+            let (segment, offset) = (self.segment(address, pinned)?, address.offset());
+            let bytes = segment.body.bytes_from(offset);
+            fetch(bytes);
+            let is_it =
+                record::has_key(bytes, sought.namespace, sought.key) || is_damaged(segment, offset);
+            is_it.then_some((segment, offset))
+        })
+    }
+
+    /// The newest record of a key, expired or not, if it has one.
+    #[inline]
+    pub(crate) fn find_any<'g>(
+        &self,
+        sought: &Sought<'_>,
+        pinned: &'g Guard,
+    ) -> Result<Option<Found<'g>>, Corruption> {
+        let Some((segment, offset)) = self.locate(sought, pinned) else { return Ok(None) };
+        let record = segment.body.record(offset)?;
+        Ok(Some(Found { segment, offset, record }))
+    }
+
+    /// The newest record of a key if it has one that has not expired.
+    #[inline]
+    pub(crate) fn find<'g>(
+        &self,
+        sought: &Sought<'_>,
+        pinned: &'g Guard,
+    ) -> Result<Option<Found<'g>>, Corruption> {
+        let found = self.find_any(sought, pinned)?;
+        Ok(found.filter(|found| self.is_live(&found.record.header)))
+    }
+
+    /// Whether a record with this header has not expired.
+    #[inline]
+    pub(crate) fn is_live(&self, header: &Header) -> bool {
+        // The clock is only read for a key that can have expired.
+        header.expires_ms == 0 || !is_expired(header.expires_ms, self.time.now_ms())
     }
 
     /// Whether a key's newest record can be found and read without waiting for the disk; a long value
     /// is asked about by itself. True if there is none.
     pub(crate) fn is_resident(&self, namespace: u32, key: &[u8]) -> bool {
-        let composite = Composite::new(namespace, key);
         let pinned = self.index.pin();
-        let cold = self.index.get(self.index.hash(&composite), &pinned, |address| {
+        let cold = self.index.get(self.index.hash_in(namespace, key), &pinned, |address| {
             let segment = self.segment(address, &pinned)?;
             (!segment.body.is_record_resident(address.offset())).then_some(())
         });
@@ -218,29 +233,31 @@ impl Keyspace {
         existed
     }
 
-    /// Has the processor fetch what a lookup of this key will read first: its place in the index.
-    pub(crate) fn fetch_place(&self, sought: &Sought<'_>, pinned: &Guard) {
-        self.index.prefetch(sought.hash, pinned);
+    /// Has the processor fetch what lookups of these keys will read: first all their places in the index,
+    /// then all their records. So the cache misses of one key hide behind another's.
+    #[inline]
+    pub(crate) fn fetch_together(&self, sought: &[Sought<'_>], pinned: &Guard) {
+        sought.iter().for_each(|sought| self.fetch_place(sought, pinned));
+        for sought in sought {
+            self.index.get(sought.hash, pinned, |address| {
+                // Mostly this is the key's own record. If not, the lookup finds out.
+                fetch(self.segment(address, pinned)?.body.bytes_from(address.offset()));
+                Some(())
+            });
+        }
     }
 
-    /// Has the processor fetch what a lookup of this key will read next: its record.
-    pub(crate) fn fetch_record(&self, sought: &Sought<'_>, pinned: &Guard) {
-        self.index.get(sought.hash, pinned, |address| {
-            // Mostly this is the key's own record. If not, the lookup finds out.
-            fetch(self.segment(address, pinned)?.body.bytes_from(address.offset()));
-            Some(())
-        });
+    fn fetch_place(&self, sought: &Sought<'_>, pinned: &Guard) {
+        self.index.prefetch(sought.hash, pinned);
     }
 
     /// Has the processor fetch what a lookup of this key will read first.
     pub(crate) fn fetch_ahead(&self, namespace: u32, key: &[u8]) {
-        let composite = Composite::new(namespace, key);
-        self.index.prefetch(self.index.hash(&composite), &self.index.pin());
+        self.fetch_place(&self.sought(namespace, key), &self.index.pin());
     }
 
     fn prefetch(&self, change: &Change<'_>, pinned: &Guard) {
-        let composite = Composite::new(change.header.namespace, change.key);
-        self.index.prefetch(self.index.hash(&composite), pinned);
+        self.fetch_place(&self.sought(change.header.namespace, change.key), pinned);
     }
 
     fn publish_one(
@@ -420,6 +437,12 @@ impl Keyspace {
 /// Has the processor fetch all lines of a short record at once, rather than one miss after the other.
 fn fetch(record: &[u8]) {
     (0..3).for_each(|line| prefetch(record.as_ptr().wrapping_add(64 * line)));
+}
+
+/// A record without the right key is seldom met: two hashes are alike in 36 bits, or it is damaged.
+#[cold]
+fn is_damaged(segment: &Segment, offset: u64) -> bool {
+    segment.body.record(offset).is_err()
 }
 
 /// The record at `offset` if it is one of this key, `None` if it is one of another key whose hash

@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use crate::cursor::{self, Scope};
 use crate::error::Error;
-use crate::index::{Traits, Visited};
+use crate::index::{Guard, Traits, Visited};
 use crate::key::{self, Composite, PREFIX_LEN};
-use crate::keyspace::{Keyspace, is_expired};
+use crate::keyspace::{FOUND_TOGETHER, Keyspace, is_expired};
 
 /// Keys that are visited under one pin, so that a walk over many expired keys holds nothing up.
 const KEYS_PER_PIN: usize = 4096;
@@ -299,8 +299,9 @@ fn fill(keyspace: &Keyspace, mut span: Span, limit: usize, page: &mut Page) -> R
     loop {
         match walk(keyspace, &span, now_ms, limit, page)? {
             Walked::Ended => return Ok(false),
-            Walked::Full => return Ok(true),
-            Walked::Pause(next) => span.go_on_at(next),
+            // Unless keys turned out to be gone when their metadata was read.
+            Walked::Full(_) if page.rows.len() == limit => return Ok(true),
+            Walked::Full(next) | Walked::Pause(next) => span.go_on_at(next),
         }
     }
 }
@@ -308,8 +309,8 @@ fn fill(keyspace: &Keyspace, mut span: Span, limit: usize, page: &mut Page) -> R
 enum Walked {
     /// No key follows.
     Ended,
-    /// The page is full and a live key follows.
-    Full,
+    /// The page is full and this live key follows.
+    Full(Vec<u8>),
     /// The pin was held long enough; this is the next key to visit.
     Pause(Vec<u8>),
 }
@@ -323,9 +324,10 @@ fn walk_once<const REVERSE: bool>(
     page: &mut Page,
 ) -> Result<Walked, Error> {
     let pinned = keyspace.index.pin();
-    let (mut outcome, mut error) = (Walked::Ended, None);
+    let mut outcome = Walked::Ended;
     let (mut visits, mut key_end) = (0, page.keys.len());
-    let Page { keys, metadata, rows, .. } = page;
+    let mut with_metadata = Vec::new();
+    let Page { keys, rows, .. } = page;
     let visit = |composite: &[u8], traits: Traits| {
         visits += 1;
         if visits > KEYS_PER_PIN.max(limit) {
@@ -336,33 +338,18 @@ fn walk_once<const REVERSE: bool>(
             return Visited::Skip;
         }
         if rows.len() == limit {
-            outcome = Walked::Full;
+            outcome = Walked::Full(composite.to_vec());
             return Visited::Stop;
         }
-        let (mut expires_ms, metadata_start) = (traits.expires_at_ms, metadata.len());
         if traits.has_metadata {
-            let found = keyspace.find_pinned(composite, &pinned, |_, _, record| {
-                metadata.extend_from_slice(record.metadata);
-                record.header.expires_ms
-            });
-            match found {
-                Ok(Some(now)) if !is_expired(now, now_ms) => expires_ms = now,
-                Ok(_) => {
-                    metadata.truncate(metadata_start);
-                    return Visited::Skip;
-                }
-                Err(err) => {
-                    error = Some(err);
-                    return Visited::Stop;
-                }
-            }
+            with_metadata.push(rows.len());
         }
         let key_start = key_end + PREFIX_LEN;
         key_end += composite.len();
         rows.push(Row {
             key: key_start as u32..key_end as u32,
-            metadata: metadata_start as u32..metadata.len() as u32,
-            expires_ms,
+            metadata: 0..0,
+            expires_ms: traits.expires_at_ms,
         });
         Visited::Keep
     };
@@ -372,10 +359,49 @@ fn walk_once<const REVERSE: bool>(
     } else {
         keyspace.gather(start, end, &pinned, keys, visit);
     }
-    match error {
-        Some(error) => Err(error),
-        None => Ok(outcome),
+    read_metadata(keyspace, &pinned, now_ms, &with_metadata, page)?;
+    Ok(outcome)
+}
+
+/// Completes the rows whose keys have metadata, which only their records hold. A row whose key is gone
+/// meanwhile is taken out.
+fn read_metadata(
+    keyspace: &Keyspace,
+    pinned: &Guard,
+    now_ms: u64,
+    with_metadata: &[usize],
+    page: &mut Page,
+) -> Result<(), Error> {
+    let Page { keys, metadata, rows, .. } = page;
+    let mut are_gone = false;
+    let mut sought = Vec::with_capacity(FOUND_TOGETHER.min(with_metadata.len()));
+    for together in with_metadata.chunks(FOUND_TOGETHER) {
+        sought.clear();
+        sought.extend(together.iter().map(|row| {
+            let key = &rows[*row].key;
+            keyspace.sought_composite(&keys[key.start as usize - PREFIX_LEN..key.end as usize])
+        }));
+        keyspace.fetch_together(&sought, pinned);
+        for (row, sought) in together.iter().zip(&sought) {
+            let (row, start) = (&mut rows[*row], metadata.len() as u32);
+            // The record may be younger than what the walk saw.
+            match keyspace.find_any(sought, pinned)?.map(|found| found.record) {
+                Some(now) if !is_expired(now.header.expires_ms, now_ms) => {
+                    metadata.extend_from_slice(now.metadata);
+                    row.metadata = start..metadata.len() as u32;
+                    row.expires_ms = now.header.expires_ms;
+                }
+                _ => {
+                    row.key = 0..0;
+                    are_gone = true;
+                }
+            }
+        }
     }
+    if are_gone {
+        rows.retain(|row| !row.key.is_empty());
+    }
+    Ok(())
 }
 
 /// Refuses prefixes that no key can have; for callers that do not list.

@@ -74,6 +74,7 @@ impl Map {
         self.published.fetch_max(end, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn published(&self) -> usize {
         self.published.load(Ordering::Acquire)
     }
@@ -84,17 +85,20 @@ impl Map {
     }
 
     /// The published bytes, all of which are final.
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         self.slice(0..self.published())
     }
 
     /// Some bytes that are final; `None` if they are not all published.
+    #[inline]
     pub(crate) fn window(&self, range: Range<usize>) -> Option<&[u8]> {
         let is_there = range.start <= range.end && range.end <= self.published();
         is_there.then(|| self.slice(range))
     }
 
     /// Bytes below the published end.
+    #[inline]
     fn slice(&self, range: Range<usize>) -> &[u8] {
         let (start, len) = (range.start, range.end - range.start);
         // SAFETY: `add` needs `start` inside of the mapping, and `from_raw_parts` needs `len` readable

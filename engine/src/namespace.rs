@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::commit::{Condition, Renewal, WriteGroup, tombstone};
 use crate::error::Error;
-use crate::format::record::{BLOCK_LEN, Draft, Kind};
-use crate::key::{self, Composite};
+use crate::format::record::{Draft, Kind};
+use crate::key;
 use crate::list::{self, ListOptions, Page};
 use crate::options::{Expiry, PutOptions};
 use crate::registry::{NamespaceId, NamespaceState, SYSTEM};
@@ -115,9 +115,11 @@ impl Namespace {
     /// [`Error::Corrupt`] if the record is not what was written, [`Error::InvalidKey`],
     /// [`Error::NamespaceNotFound`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>, Error> {
-        let found = self.find(key.as_ref())?;
-        found.iter().try_for_each(verify_long)?;
-        Ok(found)
+        let found = self.find(key.as_ref());
+        if let Ok(Some(value)) = &found {
+            verify_long(value)?;
+        }
+        found
     }
 
     /// The values of many keys, in the order of the keys, as [`Self::get`] returns them. Their cache
@@ -143,8 +145,7 @@ impl Namespace {
         self.check_alive()?;
         let max = self.store.options.max_key_bytes;
         keys.iter().try_for_each(|key| key::check(key.as_ref(), max))?;
-        let mut values = Vec::with_capacity(keys.len());
-        self.store.find_values(self.number(), keys, &mut values)?;
+        let values = self.store.find_values(self.number(), keys)?;
         values.iter().flatten().try_for_each(verify_long)?;
         Ok(values)
     }
@@ -157,6 +158,7 @@ impl Namespace {
         Ok(self.find(key.as_ref())?.map(ValueStream::new))
     }
 
+    #[inline]
     fn find(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         self.check_alive()?;
         key::check(key, self.store.options.max_key_bytes)?;
@@ -319,9 +321,7 @@ impl Namespace {
     /// counts: its key can be deleted.
     fn is_indexed(&self, key: &[u8]) -> bool {
         let keyspace = &self.store.keyspace;
-        let composite = Composite::new(self.number(), key);
-        let found = keyspace.find_pinned(&composite, &keyspace.index.pin(), |_, _, _| ());
-        !matches!(found, Ok(None))
+        keyspace.locate(&keyspace.sought(self.number(), key), &keyspace.index.pin()).is_some()
     }
 
     /// Deletes every key that starts with `prefix`, as one commit; all keys if it is empty. Takes
@@ -388,6 +388,7 @@ impl Namespace {
 }
 
 /// Verifies a value that was not verified when it was found.
+#[inline]
 fn verify_long(value: &Value) -> Result<(), Error> {
-    if value.len() > BLOCK_LEN { value.verify_all() } else { Ok(()) }
+    if value.is_long() { value.verify_all() } else { Ok(()) }
 }

@@ -13,6 +13,7 @@
 //! A blob goes the same way: a `blob::Blob` writes to it, sealing gives it its length, and instead of a
 //! footer it has [`Extents`] in memory.
 
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,16 +63,19 @@ impl Body {
         file_name(self.id, self.kind)
     }
 
+    #[cold]
     pub(crate) fn corruption(&self, offset: u64, damage: Damage) -> Corruption {
         Corruption { file: self.file_name(), offset, damage }
     }
 
     /// The published bytes from `offset` on; empty past the end.
+    #[inline]
     pub(crate) fn bytes_from(&self, offset: u64) -> &[u8] {
         self.map.bytes().get(offset as usize..).unwrap_or(&[])
     }
 
     /// The record at `offset`, its header verified.
+    #[inline(always)]
     pub(crate) fn record(&self, offset: u64) -> Result<Record<'_>, Corruption> {
         record::decode_record(self.bytes_from(offset), self.seed.at(offset))
             .map_err(|damage| self.corruption(offset, damage))
@@ -195,6 +199,7 @@ impl Segment {
     }
 
     /// Keeps the bytes mapped for as long as the lease lives.
+    #[inline]
     pub(crate) fn lease(&self) -> Arc<Lease> {
         Arc::clone(&self.leases[stripe()])
     }
@@ -260,10 +265,18 @@ impl Segment {
 }
 
 /// This thread's stripe.
+#[inline]
 fn stripe() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
+        // No lazy value: asking whether it is there would cost more than reading it.
+        static MINE: Cell<usize> = const { Cell::new(STRIPES) };
     }
-    MINE.with(|mine| *mine)
+    let mine = MINE.get();
+    if mine < STRIPES {
+        return mine;
+    }
+    let mine = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
+    MINE.set(mine);
+    mine
 }

@@ -13,11 +13,11 @@ use crate::cursor::Scope;
 use crate::disk::DirLock;
 use crate::error::{Corruption, Damage, Error};
 use crate::format::StoreId;
-use crate::format::record::{Draft, EXPIRES_END, Extent, Header, Kind, value_checksum};
+use crate::format::record::{Draft, EXPIRES_END, Extent, Kind, Record, value_checksum};
 use crate::format::segment_header::SegmentKind;
 use crate::index::Guard;
 use crate::key;
-use crate::keyspace::{Keyspace, Sought};
+use crate::keyspace::{FOUND_TOGETHER, Keyspace, Sought};
 use crate::list::{self, ListOptions, Page};
 use crate::options::{Durability, Expiry, Options, PutOptions};
 use crate::recover::RecoveryReport;
@@ -45,8 +45,6 @@ pub(crate) struct Store {
     pub(crate) lock: Mutex<Option<DirLock>>,
 }
 
-/// Keys of one call that are found under one pin, their cache misses side by side.
-const FOUND_TOGETHER: usize = 16;
 /// How often a reader looks for a value that compaction moves: once is rare, and twice is no accident.
 const LOOKS: usize = 100;
 
@@ -94,78 +92,72 @@ impl Store {
     }
 
     /// The value of a key that has not expired; short values are verified.
+    #[inline]
     pub(crate) fn find_value(&self, namespace: u32, key: &[u8]) -> Result<Option<Value>, Error> {
         let keyspace = &self.keyspace;
         self.find_pinned(&keyspace.sought(namespace, key), &keyspace.index.pin())
     }
 
-    /// The same for some keys in their order, appended to `values`: first all their places in the index
-    /// are fetched, then all their records, so that the cache misses of one key hide behind another's.
+    /// The same for many keys, in their order.
     pub(crate) fn find_values(
         &self,
         namespace: u32,
         keys: &[impl AsRef<[u8]>],
-        values: &mut Vec<Option<Value>>,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Option<Value>>, Error> {
         let keyspace = &self.keyspace;
+        let mut values = Vec::with_capacity(keys.len());
+        let mut sought = Vec::with_capacity(FOUND_TOGETHER.min(keys.len()));
         for together in keys.chunks(FOUND_TOGETHER) {
             let pinned = keyspace.index.pin();
-            let sought: [Option<Sought<'_>>; FOUND_TOGETHER] = std::array::from_fn(|nth| {
-                let sought = keyspace.sought(namespace, together.get(nth)?.as_ref());
-                keyspace.fetch_place(&sought, &pinned);
-                Some(sought)
-            });
-            let sought = || sought.iter().flatten();
-            sought().for_each(|sought| keyspace.fetch_record(sought, &pinned));
-            for sought in sought() {
+            sought.clear();
+            sought.extend(together.iter().map(|key| keyspace.sought(namespace, key.as_ref())));
+            keyspace.fetch_together(&sought, &pinned);
+            for sought in &sought {
                 values.push(self.find_pinned(sought, &pinned)?);
             }
         }
-        Ok(())
+        Ok(values)
     }
 
+    // Step by step and not by `Keyspace::find`: what that returns would be copied twice.
+    #[inline]
     fn find_pinned(&self, sought: &Sought<'_>, pinned: &Guard) -> Result<Option<Value>, Error> {
-        let mut looked = 0;
-        loop {
-            let found = self.keyspace.find(sought, pinned, |segment, offset, record| {
-                if let Some(extent) = record.header.extent {
-                    let metadata = (!record.metadata.is_empty()).then(|| record.metadata.into());
-                    return self.large_value(extent, record.header, metadata);
-                }
+        for looked in 0.. {
+            let Some((segment, offset)) = self.keyspace.locate(sought, pinned) else { break };
+            let record = segment.body.record(offset)?;
+            if !self.keyspace.is_live(&record.header) {
+                break;
+            }
+            let Some(extent) = record.header.extent else {
                 // Short values are verified here, where the bytes are warm.
                 if !record.header.has_block_table() {
                     let damage = record.verify_value();
                     damage.map_err(|damage| segment.body.corruption(offset, damage))?;
                 }
-                Ok(Value::new(segment, offset, record))
-            })?;
-            match found.transpose() {
+                return Ok(Some(Value::new(segment, offset, &record)));
+            };
+            match self.large_value(extent, &record) {
                 // Compaction moved the value after the key was looked up: look again.
                 Err(Error::Corrupt(Corruption { damage: Damage::Missing, .. }))
-                    if looked < LOOKS =>
-                {
-                    looked += 1;
-                }
-                found => return found,
+                    if looked < LOOKS => {}
+                value => return value.map(Some),
             }
         }
+        Ok(None)
     }
 
     /// The value in a blob, [`Damage::Missing`] if that is gone.
-    fn large_value(
-        &self,
-        extent: Extent,
-        header: Header,
-        metadata: Option<Arc<[u8]>>,
-    ) -> Result<Value, Error> {
+    #[cold]
+    fn large_value(&self, extent: Extent, record: &Record<'_>) -> Result<Value, Error> {
         let Some(blob) = self.keyspace.catalog.by_id(extent.segment()) else {
             let file = file_name(extent.segment(), SegmentKind::Blob);
             return Err(
                 Corruption { file, offset: extent.offset(), damage: Damage::Missing }.into()
             );
         };
-        let value = Value::in_blob(&blob, extent, header, metadata)?;
-        if !header.has_block_table() {
+        let metadata = (!record.metadata.is_empty()).then(|| record.metadata.into());
+        let value = Value::in_blob(&blob, extent, record.header, metadata)?;
+        if !record.header.has_block_table() {
             value.verify_all()?;
         }
         Ok(value)

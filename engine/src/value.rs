@@ -42,6 +42,7 @@ pub struct Value {
 
 impl Value {
     /// The value inside of the record at `offset`.
+    #[inline]
     pub(crate) fn new(segment: &Segment, offset: u64, record: &Record<'_>) -> Value {
         let start = offset + record.header.value_start() as u64;
         Value { lease: segment.lease(), start, header: record.header, metadata: None }
@@ -64,6 +65,13 @@ impl Value {
         self.header.extent.is_some()
     }
 
+    /// Whether it is too long to be verified as one piece.
+    #[inline]
+    pub(crate) fn is_long(&self) -> bool {
+        self.header.has_block_table()
+    }
+
+    #[inline]
     fn range(&self) -> Range<usize> {
         let start = self.start as usize;
         start..start + self.header.value_len as usize
@@ -160,6 +168,7 @@ impl Value {
 impl Deref for Value {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         let is_there = "it was when the value was found";
         self.lease.map.window(self.range()).expect(is_there)

@@ -129,10 +129,11 @@ fn verify_segment(keyspace: &Keyspace, segment: &Arc<Segment>, report: &mut Veri
 fn verify_blob(keyspace: &Keyspace, blob: &Segment, report: &mut VerifyReport) {
     for (extent, held) in blob.extents.live() {
         let pinned = keyspace.index.pin();
-        let found = keyspace.find_pinned(&held.composite, &pinned, |_, _, record| record.header);
-        drop(pinned);
+        let found = keyspace.find_any(&keyspace.sought_composite(&held.composite), &pinned);
         // What cannot be read is found damaged where it is; what was replaced meanwhile is not here.
-        let Ok(Some(header)) = found else { continue };
+        let Ok(Some(found)) = found else { continue };
+        let header = found.record.header;
+        drop(pinned);
         if header.extent != Some(extent) {
             continue;
         }

@@ -19,7 +19,7 @@ use super::{Compactor, Expired, Job, Memory, Move, is_sealed, window};
 use crate::address::{Address, SegmentId};
 use crate::error::{Damage, Error};
 use crate::format::record::{self, Extent, Header, Kind, extent_len};
-use crate::keyspace::is_expired;
+use crate::keyspace::{Found, is_expired};
 use crate::segment::Segment;
 use crate::segment::extents::Held;
 use crate::stage::{self, Staged};
@@ -124,18 +124,16 @@ impl Compactor {
     fn reference_to(&self, extent: Extent, held: &Held) -> Result<Option<Reference>, Error> {
         let keyspace = &self.keyspace;
         let pinned = keyspace.index.pin();
-        let found = keyspace.find_pinned(&held.composite, &pinned, |segment, offset, record| {
-            let len = record.header.record_len();
-            (record.header.extent == Some(extent)).then(|| Reference {
-                composite: held.composite.clone(),
-                header: record.header,
-                extent,
-                address: Address::new(segment.slot, offset),
-                bytes: segment.body.bytes_from(offset)[..len].to_vec(),
-                segment: segment.id(),
-            })
-        });
-        found.map(Option::flatten)
+        let found = keyspace.find_any(&keyspace.sought_composite(&held.composite), &pinned)?;
+        let found = found.filter(|found| found.record.header.extent == Some(extent));
+        Ok(found.map(|Found { segment, offset, record }| Reference {
+            composite: held.composite.clone(),
+            header: record.header,
+            extent,
+            address: Address::new(segment.slot, offset),
+            bytes: segment.body.bytes_from(offset)[..record.header.record_len()].to_vec(),
+            segment: segment.id(),
+        }))
     }
 
     /// All records that refer to extents of the blobs, in the order of their keys.

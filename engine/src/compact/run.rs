@@ -12,8 +12,9 @@ use crate::format::segment_header::{self, RECORDS_START, SegmentHeader, SegmentK
 use crate::format::{Seed, StoreId, align8};
 use crate::segment::file_name;
 
-/// Records are gathered into writes of this length.
-const WRITE_BYTES: usize = 1 << 20;
+/// Records are gathered into writes of this length, each at a multiple of it: so the system may keep
+/// the run in huge pages, and a get that finds its record there has no page table to walk.
+const WRITE_BYTES: usize = 2 << 20;
 
 pub(crate) struct RunWriter {
     pub(crate) id: SegmentId,
@@ -113,17 +114,16 @@ impl RunWriter {
         let start = self.buffer.len() - len;
         record::place(&mut self.buffer[start..], seqno, self.seed.at(offset));
         debug_assert_eq!(len, align8(len));
-        if self.buffer.len() >= WRITE_BYTES {
-            self.flush()?;
-        }
-        Ok(())
+        let whole = self.buffer.len() / WRITE_BYTES * WRITE_BYTES;
+        if whole > 0 { self.flush(whole) } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<(), Error> {
+    /// Writes the first `len` bytes of the buffer.
+    fn flush(&mut self, len: usize) -> Result<(), Error> {
         let fail = |error| Error::io("write a run", self.file.path(), error);
-        self.file.write_at(&self.buffer, self.written).map_err(fail)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
+        self.file.write_at(&self.buffer[..len], self.written).map_err(fail)?;
+        self.written += len as u64;
+        self.buffer.drain(..len);
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl RunWriter {
         }
         let (footer, trailer) = footer.finish(clock_ms, 0);
         self.buffer.extend_from_slice(&footer);
-        self.flush()?;
+        self.flush(self.buffer.len())?;
         let fail = |error| Error::io("sync a run", self.file.path(), error);
         self.file.sync().map_err(fail)?;
         let sealed = Sealed {

@@ -254,10 +254,22 @@ pub(super) struct Hash {
 }
 
 impl Hash {
+    /// Of a composite key.
     #[inline]
     pub(super) fn hash(&self, key: &[u8]) -> KeyHash {
+        match key.split_first_chunk() {
+            Some((number, rest)) => self.hash_in(u32::from_be_bytes(*number), rest),
+            None => self.hash_in(0, key),
+        }
+    }
+
+    /// The same of a composite key that is not put together: its number comes in one go, so that a
+    /// reader need not copy the key behind it.
+    #[inline]
+    pub(super) fn hash_in(&self, number: u32, key: &[u8]) -> KeyHash {
         use std::hash::BuildHasher;
         let mut hasher = self.state.build_hasher();
+        hasher.write_u32(number);
         hasher.write(key);
         let hash = hasher.finish();
         #[cfg(test)]
