@@ -50,7 +50,15 @@ pub(crate) struct Timekeeper {
     /// A time that readers have seen and believed.
     latest_ms: AtomicU64,
     seen: Mutex<Belief>,
-    recorded: Mutex<Belief>,
+    guarded: Mutex<Guarded>,
+}
+
+/// The time that may decide what is destroyed.
+struct Guarded {
+    belief: Belief,
+    /// The wall clock when it was last asked for, and what was answered.
+    wall_ms: u64,
+    ms: u64,
 }
 
 /// A time that is believed, and since when the wall clock has been ahead of it.
@@ -87,19 +95,23 @@ impl Timekeeper {
     /// a new store, which has nothing to guard yet. Readers believe the clock as it is now.
     pub(crate) fn new(clock: Arc<dyn Clock>, high_water_ms: u64) -> Timekeeper {
         let (wall_ms, at_monotonic_ms) = (clock.wall_ms(), clock.monotonic_ms());
-        let belief = |ms| Mutex::new(Belief { ms, at_monotonic_ms, ahead_since_ms: None });
+        let belief = |ms| Belief { ms, at_monotonic_ms, ahead_since_ms: None };
         let latest_ms = wall_ms.max(high_water_ms);
+        let guarded = belief(if high_water_ms == 0 { wall_ms } else { high_water_ms });
         Timekeeper {
             latest_ms: AtomicU64::new(latest_ms),
-            seen: belief(latest_ms),
-            recorded: belief(if high_water_ms == 0 { wall_ms } else { high_water_ms }),
+            seen: Mutex::new(belief(latest_ms)),
+            guarded: Mutex::new(Guarded { ms: 0, belief: guarded, wall_ms: u64::MAX }),
             clock,
         }
     }
 
     /// The time that readers go by.
     pub(crate) fn now_ms(&self) -> u64 {
-        let wall_ms = self.clock.wall_ms();
+        self.now_by(self.clock.wall_ms())
+    }
+
+    fn now_by(&self, wall_ms: u64) -> u64 {
         let latest_ms = self.latest_ms.load(Ordering::Relaxed);
         if wall_ms <= latest_ms {
             return latest_ms;
@@ -114,11 +126,17 @@ impl Timekeeper {
         wall_ms.max(believed_ms)
     }
 
-    /// The time that may decide what is destroyed: never later than what readers go by.
+    /// The time that may decide what is destroyed: never later than what readers go by. Every commit
+    /// asks for it, so it is worked out once in a millisecond.
     pub(crate) fn guarded_ms(&self) -> u64 {
-        let now_ms = self.now_ms();
-        let (wall_ms, monotonic_ms) = (self.clock.wall_ms(), self.clock.monotonic_ms());
-        held(&self.recorded).advance(wall_ms, monotonic_ms).min(now_ms)
+        let wall_ms = self.clock.wall_ms();
+        let mut guarded = held(&self.guarded);
+        if guarded.wall_ms != wall_ms {
+            let believed_ms = guarded.belief.advance(wall_ms, self.clock.monotonic_ms());
+            guarded.ms = believed_ms.min(self.now_by(wall_ms));
+            guarded.wall_ms = wall_ms;
+        }
+        guarded.ms
     }
 
     /// The wall clock as it is, for the write times of records.
@@ -127,7 +145,7 @@ impl Timekeeper {
     }
 }
 
-fn held(belief: &Mutex<Belief>) -> MutexGuard<'_, Belief> {
+fn held<T>(belief: &Mutex<T>) -> MutexGuard<'_, T> {
     belief.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
