@@ -86,6 +86,10 @@ impl Group for WriteGroup {
         self.bytes.len() < GROUP_BYTES
     }
 
+    fn is_slow(&self) -> bool {
+        self.sync
+    }
+
     fn clear(&mut self) {
         if self.bytes.capacity() > BUFFER_KEPT {
             self.bytes = Vec::new();
