@@ -45,7 +45,7 @@ mod blobs;
 pub(crate) mod plan;
 mod run;
 
-use plan::Candidate;
+use plan::{Candidate, window};
 use run::{FinishedRun, RunWriter};
 
 /// Index entries that are moved in one go, so that writers wait for few.
@@ -410,18 +410,6 @@ struct Expired {
     address: Address,
     len: u64,
     extent: Option<Extent>,
-}
-
-/// The upper ends of the expiry windows, in ms from now: an hour, a day, a week, a month, more.
-const WINDOWS_MS: [u64; 4] = [3_600_000, 86_400_000, 7 * 86_400_000, 30 * 86_400_000];
-
-/// 0 is for records that never expire.
-fn window(expires_ms: u64, now_ms: u64) -> u8 {
-    if expires_ms == 0 {
-        return 0;
-    }
-    let left = expires_ms.saturating_sub(now_ms);
-    1 + WINDOWS_MS.iter().filter(|end| left > **end).count() as u8
 }
 
 impl<'a> Job<'a> {

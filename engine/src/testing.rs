@@ -23,6 +23,41 @@ pub fn spec_tables() -> Vec<(&'static str, Vec<Field>)> {
     ]
 }
 
+/// The choice of what to compact, which needs no disk: for simulations.
+pub mod compaction {
+    use crate::address::SegmentId;
+    use crate::compact::plan::{self, Candidate};
+
+    /// What the choice rests on, for one sealed segment; in bytes of records.
+    #[derive(Clone, Copy, Debug)]
+    #[allow(missing_docs, reason = "each is a field of the engine's own candidate")]
+    pub struct Sealed {
+        pub id: u32,
+        pub records: u64,
+        pub live: u64,
+        pub kept_tombstones: u64,
+    }
+
+    /// The segments to compact next.
+    #[must_use]
+    pub fn plan(sealed: &[Sealed], bound: f64, free: u64) -> Vec<u32> {
+        let candidate = |sealed: &Sealed| Candidate {
+            id: SegmentId(sealed.id),
+            records: sealed.records,
+            live: sealed.live,
+            kept_tombstones: sealed.kept_tombstones,
+        };
+        let candidates: Vec<Candidate> = sealed.iter().map(candidate).collect();
+        plan::plan(&candidates, bound, free).iter().map(|id| id.get()).collect()
+    }
+
+    /// Which run a record that outlives a compaction goes to.
+    #[must_use]
+    pub fn window(expires_ms: u64, now_ms: u64) -> u8 {
+        plan::window(expires_ms, now_ms)
+    }
+}
+
 /// Decoders that take any bytes: none may panic.
 pub mod fuzz {
     use crate::cursor::{self, Scope};

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::plan::Candidate;
-use super::{Compactor, Expired, Job, Memory, Move, is_sealed, window};
+use super::plan::{Candidate, window};
+use super::{Compactor, Expired, Job, Memory, Move, is_sealed};
 use crate::address::{Address, SegmentId};
 use crate::error::{Damage, Error};
 use crate::format::record::{self, Extent, Header, Kind, extent_len};

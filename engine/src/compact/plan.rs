@@ -26,6 +26,18 @@ impl Candidate {
     }
 }
 
+/// The upper ends of the expiry windows, in ms from now: an hour, a day, a week, a month, more.
+const WINDOWS_MS: [u64; 4] = [3_600_000, 86_400_000, 7 * 86_400_000, 30 * 86_400_000];
+
+/// Which run a survivor goes to; 0 is for records that never expire.
+pub(crate) fn window(expires_ms: u64, now_ms: u64) -> u8 {
+    if expires_ms == 0 {
+        return 0;
+    }
+    let left = expires_ms.saturating_sub(now_ms);
+    1 + WINDOWS_MS.iter().filter(|end| left > **end).count() as u8
+}
+
 /// How much one compaction may read.
 const INPUT_BYTES_MAX: u64 = 512 << 20;
 const INPUTS_MAX: usize = 16;
