@@ -6,6 +6,7 @@
 //! promised, before anything here points at it; a segment's live bytes are exactly the lengths of
 //! its records that the index points at, a blob's those of the extents that such records refer to.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::address::Address;
@@ -199,6 +200,23 @@ impl Keyspace {
             (!segment.body.is_record_resident(address.offset())).then_some(())
         });
         cold.is_none()
+    }
+
+    /// Brings what [`Self::is_resident`] asks about into memory.
+    pub(crate) fn populate(&self, namespace: u32, key: &[u8]) -> io::Result<()> {
+        let composite = Composite::new(namespace, key);
+        let found = {
+            let pinned = self.index.pin();
+            let mut found = Vec::new();
+            self.index.get(self.index.hash(&composite), &pinned, |address| {
+                let segment = self.segment(address, &pinned)?;
+                found.push((segment.lease(), address.offset()));
+                None::<()>
+            });
+            found
+        };
+        // Not pinned: that would hold up what is to be freed for as long as the disk takes.
+        found.iter().try_for_each(|(lease, offset)| lease.populate_record(*offset))
     }
 
     pub(crate) fn segment<'g>(&self, address: Address, pinned: &'g Guard) -> Option<&'g Segment> {

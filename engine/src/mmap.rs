@@ -25,6 +25,8 @@ use crate::warmth::Warmth;
 
 /// Pages whose state is asked for at once: 64 MiB of 4 KiB pages.
 const PAGES_ASKED: usize = 16 << 10;
+/// So many are asked for without an allocation.
+const FEW_PAGES: usize = 32;
 /// Bytes that are looked at in one call.
 const LOOK_STEP: usize = 4 << 20;
 
@@ -142,8 +144,15 @@ impl Map {
         if len == 0 {
             return true;
         }
-        let mut pages = vec![0u8; len.div_ceil(page)];
-        self.pages_in_memory(start, len, &mut pages) && pages.iter().all(|page| page & 1 == 1)
+        let (mut few, mut many) = ([0u8; FEW_PAGES], Vec::new());
+        let pages = match len.div_ceil(page) {
+            count if count <= FEW_PAGES => &mut few[..count],
+            count => {
+                many.resize(count, 0);
+                &mut many[..]
+            }
+        };
+        self.pages_in_memory(start, len, pages) && pages.iter().all(|page| page & 1 == 1)
     }
 
     /// Asks for each page of the `len` bytes from `start` whether it is in memory; the lowest bit of
@@ -186,6 +195,9 @@ impl Map {
         let len = end.saturating_sub(range.start);
         #[cfg(target_os = "linux")]
         if len > 0 {
+            // A fault reads what is around it too, and so drives out what others need; this reads just
+            // these pages, at once, and the fault then waits for them. It is a hint, so it cannot fail.
+            let _ = self.raw.advise_range(memmap2::Advice::WillNeed, range.start, len);
             return match self.raw.advise_range(memmap2::Advice::PopulateRead, range.start, len) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
                 result => result,
@@ -194,6 +206,11 @@ impl Map {
         let _ = len;
         Ok(())
     }
+}
+
+/// Where the page ends that the byte before `at` is in.
+pub(crate) fn page_end(at: usize) -> usize {
+    at.next_multiple_of(page_size())
 }
 
 fn page_size() -> usize {

@@ -1,5 +1,6 @@
 //! A namespace: what can be done with its keys. Each method is a few calls into the rooms behind it.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::commit::{Condition, Renewal, WriteGroup, tombstone};
@@ -184,6 +185,31 @@ impl Namespace {
         // What is refused is refused at once.
         key::check(key, self.store.options.max_key_bytes).is_err()
             || self.store.keyspace.is_resident(self.number(), key)
+    }
+
+    /// Brings what a get of this key reads into memory, and little else; see [`Self::is_resident`]. Where the
+    /// disk cannot give it back this is an error, while the get would end the process.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = kvast::Db::open(dir.path())?;
+    /// let users = db.namespace("users")?;
+    /// users.put("42", b"Ada")?;
+    /// users.populate("42")?; // on a thread that may wait
+    /// assert!(users.is_resident("42"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn populate(&self, key: impl AsRef<[u8]>) -> io::Result<()> {
+        let key = key.as_ref();
+        match key::check(key, self.store.options.max_key_bytes) {
+            Ok(()) => self.store.keyspace.populate(self.number(), key),
+            // What is refused is refused at once.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Deletes a key, and says whether it was there. Deleting a key that is absent writes nothing.

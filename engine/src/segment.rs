@@ -15,6 +15,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -28,7 +29,7 @@ use crate::format::record::{
 };
 use crate::format::segment_header::{self, RECORDS_START, SegmentHeader, SegmentKind};
 use crate::format::{Seed, StoreId};
-use crate::mmap::Map;
+use crate::mmap::{self, Map};
 
 pub(crate) mod active;
 pub(crate) mod blob;
@@ -38,9 +39,6 @@ pub(crate) mod sealed;
 
 use extents::Extents;
 use sealed::Footer;
-
-/// What the head of a record takes with all but the longest metadata.
-const RECORD_HEAD_BYTES: usize = 4096;
 
 /// Leases are counted in this many places, so that readers on different cores do not fight over
 /// one counter.
@@ -84,17 +82,28 @@ impl Body {
     /// Whether the record at `offset` can be read without waiting for the disk: its key and metadata,
     /// and its value if that is verified in one piece.
     pub(crate) fn is_record_resident(&self, offset: u64) -> bool {
+        let header = self.header_of(offset);
+        self.map.is_resident(header.clone()) && self.map.is_resident(self.rest_of(header))
+    }
+
+    /// Brings what [`Self::is_record_resident`] asks about into memory.
+    pub(crate) fn populate_record(&self, offset: u64) -> io::Result<()> {
+        let header = self.header_of(offset);
+        self.map.populate(header.clone())?;
+        self.map.populate(self.rest_of(header))
+    }
+
+    /// Where the record at `offset` has its lengths.
+    fn header_of(&self, offset: u64) -> Range<usize> {
         let start = offset as usize;
-        // Behind the last record there may be nothing, which is never in memory.
-        let end = (start + RECORD_HEAD_BYTES).min(self.map.published());
-        if !self.map.is_resident(start..end) {
-            return false;
-        }
-        // A damaged record is told by whoever reads it.
-        self.record(offset).map_or(true, |record| {
-            record.header.has_block_table()
-                || self.map.is_resident(start..start + record.header.record_len())
-        })
+        start..(start + record::HEADER_LEN).min(self.map.published())
+    }
+
+    /// What a get reads of the record with this header, which is in memory, behind the page that the header
+    /// ends in. A damaged one can name too much, and is told by whoever reads it.
+    fn rest_of(&self, header: Range<usize>) -> Range<usize> {
+        let read = record::claimed_read(&self.map.bytes()[header.clone()]);
+        mmap::page_end(header.end)..(header.start + read).min(self.map.published())
     }
 
     /// The value at byte `start`, which a record with this header says is there; not verified. Of a

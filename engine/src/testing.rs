@@ -58,6 +58,13 @@ pub mod compaction {
     }
 }
 
+/// The number in the name of the file that a key's value lies in, and the byte at which it starts, for
+/// benches that read it past the engine.
+#[must_use]
+pub fn place_of(namespace: &crate::Namespace, key: impl AsRef<[u8]>) -> Option<(u32, u64)> {
+    namespace.get(key).ok().flatten().map(|value| value.place())
+}
+
 /// Decoders that take any bytes: none may panic.
 pub mod fuzz {
     use crate::cursor::{self, Scope};

@@ -60,6 +60,12 @@ impl Value {
         Ok(Value { lease: blob.lease(), start: extent.offset(), header, metadata })
     }
 
+    /// The id of the segment that it lies in, and where it starts there.
+    #[cfg(feature = "testing")]
+    pub(crate) fn place(&self) -> (u32, u64) {
+        (self.lease.id.0, self.start)
+    }
+
     /// Whether a new record can refer to it, instead of having a copy.
     pub(crate) fn is_in_blob(&self) -> bool {
         self.header.extent.is_some()

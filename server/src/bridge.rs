@@ -179,7 +179,7 @@ impl Bridge {
             return Ok(namespace.get_stream(key)?);
         }
         let (namespace, key) = (namespace.clone(), key.to_owned());
-        self.blocking(move |_| Ok(namespace.get_stream(key)?)).await
+        self.blocking(move |_| find_cold(&namespace, &key)).await
     }
 
     /// Opens a value, or the bytes of it that `range` names, for sending: inline if they are in
@@ -204,7 +204,7 @@ impl Bridge {
             return find_all(namespace, keys);
         }
         let (namespace, keys) = (namespace.clone(), keys.to_vec());
-        self.blocking(move |_| find_all(&namespace, &keys)).await
+        self.blocking(move |_| keys.iter().map(|key| find_cold(&namespace, key)).collect()).await
     }
 
     /// Finds any number of values without reading them, on a blocking thread.
@@ -214,8 +214,7 @@ impl Bridge {
         keys: Vec<Vec<u8>>,
     ) -> Result<Vec<Option<ValueStream>>, Failure> {
         let namespace = namespace.clone();
-        let find = move |key| Ok(namespace.get_stream(key)?);
-        self.blocking(move |_| keys.into_iter().map(find).collect()).await
+        self.blocking(move |_| keys.iter().map(|key| find_cold(&namespace, key)).collect()).await
     }
 
     /// Reads values whole and makes something of them: inline if they are few bytes and in memory,
@@ -353,6 +352,12 @@ fn within(range: Range<u64>, len: u64) -> Range<u64> {
 
 fn find_all(namespace: &Namespace, keys: &[String]) -> Result<Vec<Option<ValueStream>>, Failure> {
     keys.iter().map(|key| Ok(namespace.get_stream(key)?)).collect()
+}
+
+/// Finds a value whose record may have to be read from disk, on a thread that may wait for that.
+fn find_cold(namespace: &Namespace, key: impl AsRef<[u8]>) -> Result<Option<ValueStream>, Failure> {
+    namespace.populate(&key).map_err(Failure::Unreadable)?;
+    Ok(namespace.get_stream(&key)?)
 }
 
 fn read_whole(values: Vec<Option<ValueStream>>) -> Result<Vec<Option<Whole>>, Failure> {

@@ -526,6 +526,19 @@ pub(crate) fn has_key(input: &[u8], namespace: u32, key: &[u8]) -> bool {
         && input.get(start..start + key.len()) == Some(key)
 }
 
+/// How many bytes a get reads of the record with this header: all but a value that has a block table or
+/// lies in an extent. Nothing is verified.
+pub(crate) fn claimed_read(header: &[u8]) -> usize {
+    if header.len() < HEADER_LEN {
+        return header.len();
+    }
+    let head = value_start(header);
+    match header[5] & (REFERENCE | BLOCK_TABLE) {
+        0 => head + read_u32(header, 28) as usize,
+        _ => head + REFERENCE_LEN,
+    }
+}
+
 #[inline]
 fn checksum(of: &'static str, stored: u32, computed: u32) -> Result<(), Damage> {
     if stored == computed { Ok(()) } else { Err(Damage::Checksum { of, stored, computed }) }
