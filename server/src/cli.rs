@@ -4,6 +4,7 @@
 //! tells kinds of failure apart, so that scripts need not read sentences. Absent on purpose:
 //! talking to a running server from here, but for `ping`: `curl` does that.
 
+mod bench;
 mod config;
 mod data;
 mod exit;
@@ -31,7 +32,7 @@ Exit codes:
   3    no such key, namespace or token
   5    the store is open in another process
   6    the store is damaged
-  130  serve was told twice to stop, the second time by SIGINT
+  130  bench was interrupted, or serve was told twice to stop, the second time by SIGINT
   143  the same by SIGTERM";
 
 /// A key-value store that speaks Workers KV.
@@ -53,6 +54,7 @@ enum Command {
     Delete(data::DeleteArgs),
     List(data::ListArgs),
     Verify(verify::VerifyArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the program with the arguments of this process.
@@ -69,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::Delete(args) => data::delete(&args),
         Command::List(args) => data::list(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 //! with link-time optimisation takes as long as many of these tests together.
 
 mod auth;
+mod bench;
 mod binding;
 mod cli;
 mod config;

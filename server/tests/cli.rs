@@ -163,10 +163,11 @@ fn verify_finds_damage_and_exits_with_6() {
 fn help_names_every_command_and_every_exit_code() {
     let dir = TempDir::new().expect("a directory");
     let help = String::from_utf8(run(dir.path(), &["--help"]).stdout).expect("UTF-8");
-    for word in ["serve", "put", "get", "delete", "list", "verify", "Exit codes", "  6  "] {
+    for word in ["serve", "put", "get", "delete", "list", "verify", "bench", "Exit codes", "  6  "]
+    {
         assert!(help.contains(word), "{word}");
     }
-    for command in ["serve", "config", "put", "get", "delete", "list", "verify"] {
+    for command in ["serve", "config", "put", "get", "delete", "list", "verify", "bench"] {
         let help = String::from_utf8(run(dir.path(), &[command, "--help"]).stdout).expect("UTF-8");
         assert!(help.contains("Example"), "{command}");
     }
