@@ -13,7 +13,7 @@
 //! refers to a large value counts like one that has it: unless a watermark or the end of its blob vouches
 //! for the value, that is read, which is at most what was in the blobs that were being written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -474,14 +474,14 @@ impl Recovery<'_> {
         if !self.witness.open_blobs.contains(&id) && !self.unlisted_blobs.contains(&id) {
             return Ok(None);
         }
-        if !files.contains_key(&id) {
+        if let btree_map::Entry::Vacant(unknown) = files.entry(id) {
             let path = self.dir.join(file_name(id, SegmentKind::Blob));
             let file = match File::open(&path) {
                 // Whether that is an error depends on whether anything there counts.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 opened => Some(opened.map_err(|error| Error::io("open a blob", &path, error))?),
             };
-            files.insert(id, file);
+            unknown.insert(file);
         }
         Ok(files.get(&id).and_then(Option::as_ref))
     }
