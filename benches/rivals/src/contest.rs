@@ -136,13 +136,13 @@ pub fn take_turns<const N: usize>(
     all
 }
 
-/// Lets all stores finish and settle.
-pub fn settle(entrants: &mut [Entrant]) {
+/// Lets all stores, whose files are in `dir`, finish and settle.
+pub fn settle(entrants: &mut [Entrant], dir: &Path) {
     for entrant in &mut *entrants {
         entrant.store.settle();
     }
     machine::calm();
-    machine::sync_all();
+    machine::sync(dir);
 }
 
 pub fn close(entrants: Vec<Entrant>) {

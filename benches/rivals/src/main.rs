@@ -21,7 +21,7 @@
 //! |---|---|
 //! | `load` | put without sync, 1,000 a commit |
 //! | `reads` | get (uniform, zipf; 1 and 2 threads), many gets, misses, lists |
-//! | `open` | open to the first get, closed and killed; disk of single puts |
+//! | `open` | open to the first get, closed and killed; disk of puts of one a commit |
 //! | `mixed` | 95 % gets and 5 % puts |
 //! | `beside` | gets beside a writer at full speed |
 //! | `writes` | put and delete, one a commit, without sync |

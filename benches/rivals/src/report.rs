@@ -159,7 +159,9 @@ impl Row {
                 reached(kvast, self.better, must, goal)
             }
             Target::Beside { rivals, must, goal } => {
-                let Some(rival) = self.beside() else { return "rival absent".to_owned() };
+                let Some(rival) = self.beside() else {
+                    return format!("not decided: {} absent", rivals.join(", "));
+                };
                 let ratio = median(self.series.ratios(rival, self.better));
                 let missing = rivals.iter().filter(|name| self.series.of(name).is_none());
                 let missing: Vec<&str> = missing.copied().collect();
@@ -175,7 +177,7 @@ impl Row {
 
     /// Who it is held against and what that did, the ratio, and how far it spreads.
     fn compared(&self, rival: Option<&'static str>) -> [String; 3] {
-        let Some(rival) = rival else { return ["absent", "–", "–"].map(str::to_owned) };
+        let Some(rival) = rival else { return ["–"; 3].map(str::to_owned) };
         let ratios = self.series.ratios(rival, self.better);
         let figure = self.series.median_of(rival).expect("it took part");
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);

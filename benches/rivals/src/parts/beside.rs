@@ -19,7 +19,7 @@ const PUTS_PER_CALL: usize = 20;
 
 pub fn run(contest: &Contest, report: &mut Report) {
     let mut entrants = contest.entrants(Setup::default());
-    settle(&mut entrants);
+    settle(&mut entrants, &contest.arguments.dir);
     let slice = contest.arguments.slice;
     let draw = |seed: usize| -> Vec<Key> {
         let mut random = Random(1 + seed as u64);

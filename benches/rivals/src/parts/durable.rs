@@ -8,7 +8,7 @@
 
 use crate::contest::{Contest, Entrant, close, rate_for, take_turns};
 use crate::data::{Key, Random};
-use crate::machine::{Awake, BareAppends, calm, sync_all};
+use crate::machine::{Awake, BareAppends, calm, sync};
 use crate::report::{BARE, Better, Report, Series, Target};
 use crate::store::Setup;
 
@@ -16,7 +16,7 @@ pub fn run(contest: &Contest, report: &mut Report) {
     let entrants = contest.entrants(Setup::DURABLE);
     let bare = BareAppends::new(&contest.arguments.dir.join("bare"));
     calm();
-    sync_all();
+    sync(&contest.arguments.dir);
     let _awake = Awake::start();
     let alone = puts(contest, &entrants, &bare, 1);
     let target = Target::Beside { rivals: &[BARE], must: 0.95, goal: 1.0 };

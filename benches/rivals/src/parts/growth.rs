@@ -102,7 +102,7 @@ fn grow(contest: &Contest, kind: &Kind, size: usize, data: &Data) -> Grown {
     let open = || contest.open(kind, &dir, Setup::default());
     let (open_ms, store) = open_to_first_get(open, data);
     let mut entrant = [Entrant { name: kind.name, store }];
-    settle(&mut entrant);
+    settle(&mut entrant, &dir);
     let [entrant] = entrant;
     Grown { entrant, size, disk_per_user_byte: disk, index_bytes_per_key, open_ms }
 }

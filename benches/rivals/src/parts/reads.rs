@@ -22,7 +22,7 @@ type Draw<'a> = &'a dyn Fn(&mut Random) -> Key;
 
 pub fn run(contest: &Contest, report: &mut Report) {
     let mut entrants = contest.entrants(Setup::default());
-    settle(&mut entrants);
+    settle(&mut entrants, &contest.arguments.dir);
     let data = &contest.data;
     let beside = |rivals, must, goal| Target::Beside { rivals, must, goal };
     let draws: [(&str, Draw<'_>); 2] =

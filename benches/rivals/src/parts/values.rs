@@ -2,10 +2,9 @@
 //! its bytes checked?
 //!
 //! Each length is loaded into an empty store, about 1 MiB of values a commit (8 of the longest), without
-//! sync; what a store still has to do when the last commit has returned is not counted. kvast syncs
-//! the bytes of values of 256 KiB and more in any case before their commit; the rivals sync nothing. The
-//! values are read at random; kvast verifies its checksums in a get, and for the others the CRC-32 of the
-//! value is taken with the same code, so that each side reads each byte once.
+//! sync; what a store still has to do when the last commit has returned is not counted. The values of
+//! 1 MiB are then read at random; kvast verifies its checksums in a get, and for the others the CRC-32 of
+//! the value is taken with the same code, so that each side reads each byte once.
 
 use crate::contest::{Contest, Entrant, close, rate, rate_for, settle};
 use crate::data::{Key, Random, Values, key};
@@ -51,7 +50,7 @@ fn read(contest: &Contest, report: &mut Report) {
         Entrant { name: kind.name, store }
     };
     let mut entrants: Vec<Entrant> = contest.kinds.iter().map(open).collect();
-    settle(&mut entrants);
+    settle(&mut entrants, &contest.arguments.dir);
     let keys = keys(contest.arguments.value_bytes >> 20);
     let [bytes] = contest.rounds(contest.arguments.rounds, |nth, round| {
         let mut random = Random(1 + round as u64);

@@ -14,7 +14,7 @@ use super::{Setup, Store, Watch, look_at};
 use crate::data::{Key, PAGE, Values};
 
 /// Address space, and the apparent length of the file.
-const MAP_BYTES: usize = 16 << 30;
+const MAP_BYTES: usize = 64 << 30;
 
 struct LmdbStore {
     env: Env,
