@@ -24,6 +24,8 @@ pub struct Contest {
     pub kinds: Vec<Kind>,
     /// Rivals that were asked for and not built.
     pub absent: Vec<&'static str>,
+    /// Rivals that were not asked for.
+    pub left_out: Vec<&'static str>,
     pub data: Data,
     pub values: Values,
     /// Disk bytes of each store right after it was loaded and closed; empty before that.
@@ -39,12 +41,14 @@ pub struct Entrant {
 impl Contest {
     pub fn new(arguments: Arguments) -> Contest {
         let wanted = |kind: &Kind| kind.name == "kvast" || arguments.has_rival(kind.name);
+        let (wanted, left_out): (Vec<Kind>, Vec<Kind>) = kinds().into_iter().partition(wanted);
         let (kinds, absent): (Vec<Kind>, Vec<Kind>) =
-            kinds().into_iter().filter(wanted).partition(|kind| kind.open.is_some());
-        let absent = absent.iter().map(|kind| kind.name).collect();
+            wanted.into_iter().partition(|kind| kind.open.is_some());
+        let names = |kinds: Vec<Kind>| kinds.iter().map(|kind| kind.name).collect();
+        let (absent, left_out) = (names(absent), names(left_out));
         let data = Data::new(arguments.keys);
         let loaded = Mutex::default();
-        Contest { arguments, kinds, absent, data, values: Values::short(), loaded }
+        Contest { arguments, kinds, absent, left_out, data, values: Values::short(), loaded }
     }
 
     pub fn dir(&self, part: &str, name: &str) -> PathBuf {

@@ -247,6 +247,9 @@ impl Report {
             format!("{} (their cargo features were not on)", contest.absent.join(", "))
         };
         head.push(format!("Absent: {absent}"));
+        if !contest.left_out.is_empty() {
+            head.push(format!("Left out by --rivals: {}", contest.left_out.join(", ")));
+        }
         head.push(format!("Load average before: {}", machine::load_average()));
         for line in &head {
             eprintln!("- {line}");

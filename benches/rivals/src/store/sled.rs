@@ -1,8 +1,8 @@
 //! sled: a cache of 1 GiB, mode `HighThroughput`, no compression. Without sync it writes when a buffer
-//! is full and syncs never; durable is a `flush` after each commit. On Linux that flush is a `sync_file_range`, which has
-//! the disk flush no cache of its own, so it promises less than the `fdatasync` of the others. It has no call for many gets. Its
-//! checksums are verified when a page enters the cache. What is in its buffers goes with the process,
-//! so [`Store::persist`] flushes.
+//! is full and syncs never; durable is a `flush` after each commit. On Linux that flush is a
+//! `sync_file_range`, which has the disk flush no cache of its own, so it promises less than the
+//! `fdatasync` of the others. It has no call for many gets. Its checksums are verified when a page
+//! enters the cache. What is in its buffers goes with the process, so [`Store::persist`] flushes.
 
 use std::hint::black_box;
 use std::path::Path;
