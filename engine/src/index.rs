@@ -30,6 +30,8 @@
 //! Absent on purpose: versions and snapshots, seqnos (the record has them), expiry as a rule (the index
 //! only keeps the time), and a bound on memory (the numbers are here, the decision is the engine's).
 
+#[expect(unsafe_code, reason = "takes memory for tables and gives it back")]
+mod arena;
 #[expect(unsafe_code, reason = "lays out, reads and frees the tree's blocks byte by byte")]
 mod block;
 #[expect(unsafe_code, reason = "views and frees tables that readers share without a lock")]

@@ -34,7 +34,7 @@ pub struct Stats {
     pub dead_bytes: u64,
     /// Bytes of removed segments that a value still keeps.
     pub pinned_bytes: u64,
-    /// Bytes of memory that the index takes.
+    /// Bytes of memory that the index takes, keys included.
     pub index_bytes: u64,
     /// Bytes of memory that the index no longer needs and readers may still see.
     pub index_retired_bytes: u64,

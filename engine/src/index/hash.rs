@@ -23,6 +23,9 @@
 //! - A table that was replaced is never written again. A reader who still has it sees the shard as it
 //!   was at that moment, which lies within its own get; the next get finds the new table.
 //!
+//! Tables lie in an [`Arena`], so that huge pages hold many of them. Freed ones leave room between the
+//! others: two bytes a key in a store that only grows, by simulation. That counts as the hash's memory.
+//!
 //! Size classes instead of a count beside the pointer: pointer and size must change in one store, and
 //! the alignment of a bucket leaves just six bits, on every platform.
 //!
@@ -32,9 +35,11 @@
 //! Loom runs this very code, with one shard and two slots a bucket: see `loom_models.rs`.
 
 use std::hash::Hasher;
+use std::ptr::NonNull;
 
 use foldhash::fast::FixedState;
 
+use super::arena::Arena;
 use super::block::prefetch;
 use super::reclaim::{Gauge, Guard, Reclaimer};
 use crate::address::Address;
@@ -101,18 +106,17 @@ impl KeyHash {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct TablePtr(*mut Bucket);
 
-// SAFETY: a table belongs to no thread: it is atomics from the global allocator. Who may look at it,
+// SAFETY: a table belongs to no thread: it is atomics in the memory of an arena. Who may look at it,
 // and who frees it, is stated where that is done.
 unsafe impl Send for TablePtr {}
 
 impl TablePtr {
     const NONE: TablePtr = TablePtr(std::ptr::null_mut());
 
-    /// An empty table.
-    fn new(class: usize) -> TablePtr {
-        let bucket = |_| Bucket(std::array::from_fn(|_| AtomicU64::new(EMPTY)));
-        let table: Box<[Bucket]> = (0..BUCKETS[class]).map(bucket).collect();
-        let first = Box::into_raw(table).cast::<Bucket>();
+    /// An empty table, in the memory of `arena`.
+    fn new(class: usize, arena: &mut Arena<Bucket>) -> TablePtr {
+        let bucket = || Bucket(std::array::from_fn(|_| AtomicU64::new(EMPTY)));
+        let first = arena.take(BUCKETS[class] as usize, bucket).as_ptr();
         debug_assert_eq!(first.addr() & CLASS_MASK, 0);
         TablePtr(first.map_addr(|address| address | class))
     }
@@ -142,18 +146,17 @@ impl TablePtr {
         if self.0.is_null() {
             return Table(&[]);
         }
-        // SAFETY: `new` leaked a boxed slice of `len` buckets that starts at `first`; it is still
-        // there, says the caller, and everything in it is atomic.
+        // SAFETY: `new` took `len` buckets that start at `first`; they are still there, says the
+        // caller, and everything in them is atomic.
         Table(unsafe { std::slice::from_raw_parts(self.first(), self.len()) })
     }
 
     /// # Safety
-    /// Nobody has a view of the table or can reach it, and it is not freed twice.
-    unsafe fn free(self) {
-        if !self.0.is_null() {
-            let table = std::ptr::slice_from_raw_parts_mut(self.first(), self.len());
-            // SAFETY: `new` leaked this very box; nobody else uses it, says the caller.
-            drop(unsafe { Box::from_raw(table) });
+    /// It was made in `arena`; nobody has a view of it or can reach it; and it is not freed twice.
+    unsafe fn free(self, arena: &mut Arena<Bucket>) {
+        if let Some(first) = NonNull::new(self.first()) {
+            // SAFETY: `new` took this very slice; nobody else uses it, says the caller.
+            unsafe { arena.give_back(first, self.len()) };
         }
     }
 }
@@ -246,8 +249,8 @@ pub(super) struct Hash {
     keys: Gauge,
     bytes: Gauge,
     retired_bytes: Gauge,
-    /// What the writer had not freed when it went.
-    orphans: Mutex<Vec<TablePtr>>,
+    /// Where all tables lie, once the writer is gone.
+    memory: Mutex<Option<Arena<Bucket>>>,
     /// Forces tags to collide.
     #[cfg(test)]
     hash_mask: u64,
@@ -300,8 +303,9 @@ impl Hash {
         let table = TablePtr(self.shards[hash.shard()].load(Ordering::Acquire));
         // SAFETY: the table was reachable after the guard pinned this thread. The writer retires a
         // table only after it stored another one in the shard, and frees it only after every pin of
-        // that time is gone; the last owner of `self` frees the rest. The `Acquire` load sees the
-        // table made.
+        // that time is gone. The rest is freed with the memory it lies in, which the writer owns and
+        // leaves to `self` when it goes; the writer owns `self` too. The `Acquire` load sees the table
+        // made.
         unsafe { table.view() }
     }
 
@@ -315,19 +319,6 @@ impl Hash {
 
     pub(super) fn retired_bytes(&self) -> u64 {
         self.retired_bytes.get()
-    }
-}
-
-impl Drop for Hash {
-    fn drop(&mut self) {
-        let orphans = std::mem::take(&mut *lock(&self.orphans));
-        let current = self.shards.iter().map(|shard| TablePtr(shard.load(Ordering::Acquire)));
-        for table in current.chain(orphans) {
-            // SAFETY: readers and writer look at tables only while they own this hash, and this is
-            // its last owner. A table is either current or retired, and the writer, which is gone,
-            // left all retired ones it had not freed in `orphans`.
-            unsafe { table.free() };
-        }
     }
 }
 
@@ -348,6 +339,8 @@ struct Load {
 pub(super) struct HashWriter {
     hash: Arc<Hash>,
     loads: Box<[Load]>,
+    /// Where all tables lie, retired ones too.
+    arena: Arena<Bucket>,
     retired: Reclaimer<TablePtr>,
 }
 
@@ -376,16 +369,17 @@ pub(super) fn with_batch(seed: u64, batch: usize) -> (Arc<Hash>, HashWriter) {
         keys: Gauge::default(),
         bytes: Gauge::default(),
         retired_bytes: Gauge::default(),
-        orphans: Mutex::new(Vec::new()),
+        memory: Mutex::new(None),
         #[cfg(test)]
         hash_mask: u64::MAX,
     });
-    hash.bytes.add(shards * size_of::<AtomicPtr<Bucket>>());
     let writer = HashWriter {
         hash: Arc::clone(&hash),
         loads: vec![Load::default(); shards].into_boxed_slice(),
+        arena: Arena::default(),
         retired: Reclaimer::new(batch),
     };
+    writer.note_bytes();
     (hash, writer)
 }
 
@@ -513,8 +507,16 @@ impl HashWriter {
         // SAFETY: the table was retired after another one took its place, and the reclaimer gives it
         // back once, when every reader that could have found it is gone. The writer's own views end
         // with the method that made them.
-        unsafe { table.free() };
+        unsafe { table.free(&mut self.arena) };
+        self.note_bytes();
         true
+    }
+
+    /// Keeps the statistics: what is retired counts by itself.
+    fn note_bytes(&self) {
+        let shards = self.loads.len() * (size_of::<AtomicPtr<Bucket>>() + size_of::<Load>());
+        let retired = self.hash.retired_bytes.get();
+        self.hash.bytes.set((shards + self.arena.bytes()) as u64 - retired);
     }
 
     fn current(&self, shard: usize) -> TablePtr {
@@ -531,7 +533,7 @@ impl HashWriter {
     /// Replaces a shard's table by one of another class, or none, with the same keys in it.
     fn rebuild(&mut self, shard: usize, class: Option<usize>) {
         let old = self.current(shard);
-        let new = class.map_or(TablePtr::NONE, TablePtr::new);
+        let new = class.map_or(TablePtr::NONE, |class| TablePtr::new(class, &mut self.arena));
         // SAFETY: this function made the table, and nobody frees it before it is retired.
         let target = unsafe { new.view() };
         for cell in self.table(shard).0.iter().flat_map(|bucket| &bucket.0) {
@@ -540,21 +542,21 @@ impl HashWriter {
                 target.place(word);
             }
         }
-        self.hash.bytes.add(new.bytes());
-        self.hash.bytes.subtract(old.bytes());
         self.hash.shards[shard].store(new.0, Ordering::Release);
         self.loads[shard].used = self.loads[shard].keys;
         if old != TablePtr::NONE {
             self.hash.retired_bytes.add(old.bytes());
             self.retired.retire(old);
         }
+        self.note_bytes();
     }
 }
 
 impl Drop for HashWriter {
     fn drop(&mut self) {
-        let retired = std::mem::replace(&mut self.retired, Reclaimer::new(1));
-        lock(&self.hash.orphans).extend(retired.into_items());
+        // Readers may still look at the tables, and go on to own the hash. Whatever lies in the arena is
+        // freed with it, by the last of them.
+        *lock(&self.hash.memory) = Some(std::mem::take(&mut self.arena));
     }
 }
 

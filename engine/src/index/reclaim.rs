@@ -181,6 +181,12 @@ impl Gauge {
 
     /// Only the writer calls this.
     #[inline]
+    pub(super) fn set(&self, amount: u64) {
+        self.0.store(amount, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Only the writer calls this.
+    #[inline]
     pub(super) fn subtract(&self, amount: usize) {
         debug_assert!(self.get() >= amount as u64, "a count fell below zero");
         self.0.store(self.get() - amount as u64, std::sync::atomic::Ordering::Relaxed);
