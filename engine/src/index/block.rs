@@ -27,7 +27,7 @@
 //! Absent on purpose: addresses (the hash has them), room to grow (a block is rebuilt, not changed),
 //! links to siblings and parents (they could not be swapped together with one store).
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ops::{ControlFlow, Range};
 use std::ptr::NonNull;
@@ -650,7 +650,7 @@ impl NewBlock {
         );
         let layout = layout(shape.size());
         // SAFETY: the layout has at least the size of a header, so it is not zero.
-        let base = unsafe { alloc_zeroed(layout) }.cast::<Header>();
+        let base = unsafe { alloc(layout) }.cast::<Header>();
         let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
         let header = Header {
             size: shape.size() as u32,
@@ -661,8 +661,13 @@ impl NewBlock {
             #[cfg(loom)]
             witness: loom::cell::UnsafeCell::new(()),
         };
+        // Zeroed here, and not by the allocator: glibc's `calloc` passes by the blocks that this thread
+        // has just freed, which are warm and of the right size.
         // SAFETY: the allocation is as large as a header or larger, aligned to 8, and ours alone.
-        unsafe { base.write(header) };
+        unsafe {
+            base.write(header);
+            base.as_ptr().add(1).cast::<u8>().write_bytes(0, shape.size() - HEADER_LEN);
+        }
         NewBlock { base }
     }
 

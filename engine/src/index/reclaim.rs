@@ -117,6 +117,12 @@ impl<T> Reclaimer<T> {
         }
     }
 
+    /// How many batches wait for readers.
+    #[inline]
+    pub(crate) fn batches(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Gives back one item that no reader can see any more.
     #[inline]
     pub(crate) fn ready(&mut self) -> Option<T> {

@@ -288,8 +288,9 @@ pub(super) struct TreeWriter {
 
 /// Blocks under one flag.
 const BATCH: usize = 64;
-/// Blocks freed by one write beyond as many as it retired, if so many are ready.
-const FREED_PER_WRITE: usize = 1;
+/// Usually a write frees as many blocks as it retires, so that an allocator finds each size it is asked
+/// for among those that it was just given back. If more batches than this wait, it frees one more.
+const BATCHES_WAITING: usize = 4;
 
 pub(super) fn new(limits: Limits) -> (Arc<Tree>, TreeWriter) {
     with_batch(limits, BATCH)
@@ -383,7 +384,8 @@ impl TreeWriter {
             self.tree.retired_bytes.add(size);
             self.retired.retire(block);
         }
-        for _ in 0..dead + FREED_PER_WRITE {
+        let more = usize::from(self.retired.batches() > BATCHES_WAITING);
+        for _ in 0..dead + more {
             if !self.free_one() {
                 break;
             }
