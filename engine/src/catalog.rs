@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::ptr;
+use std::sync::atomic::AtomicU16;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::address::{SegmentId, Slot};
@@ -25,6 +26,9 @@ const SLOTS_KEPT: usize = 256;
 
 pub(crate) struct Catalog {
     table: Box<[AtomicPtr<Segment>]>,
+    /// By the low bits of a segment's id, the slot of the last one with these bits: a guess, since it may
+    /// have been another's.
+    guesses: Box<[AtomicU16]>,
     state: Mutex<State>,
     /// Of all segments together.
     warmth: Warmth,
@@ -42,6 +46,7 @@ struct State {
 impl Catalog {
     pub(crate) fn new() -> Catalog {
         let table = (0..SLOTS).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
+        let guesses = (0..SLOTS).map(|_| AtomicU16::new(0)).collect();
         let state = State {
             by_id: BTreeMap::new(),
             free: Vec::new(),
@@ -49,7 +54,7 @@ impl Catalog {
             retired: Reclaimer::new(1),
             leased: Vec::new(),
         };
-        Catalog { table, state: Mutex::new(state), warmth: Warmth::default() }
+        Catalog { table, guesses, state: Mutex::new(state), warmth: Warmth::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -93,12 +98,32 @@ impl Catalog {
     pub(crate) fn enter(&self, segment: Arc<Segment>) {
         let slot = usize::from(segment.slot.0);
         let pointer = Arc::as_ptr(&segment).cast_mut();
+        self.guess(segment.id()).store(segment.slot.0, Ordering::Relaxed);
         self.state().by_id.insert(segment.id(), segment);
         self.table[slot].store(pointer, Ordering::Release);
     }
 
-    /// The segment of this id. A blob is not here any more once the index has left it, so a reader that
-    /// finds none looks into the index again.
+    fn guess(&self, id: SegmentId) -> &AtomicU16 {
+        &self.guesses[id.0 as usize % SLOTS]
+    }
+
+    /// Hands the segment of this id to `read`, for whom the reader stays pinned; takes a lock only if
+    /// another segment's id ends in the same bits. A blob is not here any more once the index has left it and
+    /// nobody reads it, so a reader that finds none looks into the index again.
+    pub(crate) fn with_id<R>(
+        &self,
+        id: SegmentId,
+        pinned: &Guard,
+        read: impl FnOnce(&Segment) -> R,
+    ) -> Option<R> {
+        let slot = Slot(self.guess(id).load(Ordering::Relaxed));
+        match self.get(slot, pinned) {
+            Some(segment) if segment.id() == id => Some(read(segment)),
+            _ => self.by_id(id).map(|segment| read(&segment)),
+        }
+    }
+
+    /// The segment of this id, unless it was retired.
     pub(crate) fn by_id(&self, id: SegmentId) -> Option<Arc<Segment>> {
         self.state().by_id.get(&id).cloned()
     }

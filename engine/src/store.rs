@@ -23,7 +23,7 @@ use crate::options::{Durability, Expiry, Options, PutOptions};
 use crate::recover::RecoveryReport;
 use crate::registry::{NamespaceState, Registry, SYSTEM};
 use crate::segment::blob::Blob;
-use crate::segment::file_name;
+use crate::segment::{Segment, file_name};
 use crate::stage::{self, Stage, Staged};
 use crate::value::Value;
 
@@ -136,7 +136,7 @@ impl Store {
                 }
                 return Ok(Some(Value::new(segment, offset, &record)));
             };
-            match self.large_value(extent, &record) {
+            match self.large_value(extent, &record, pinned) {
                 // Compaction moved the value after the key was looked up: look again.
                 Err(Error::Corrupt(Corruption { damage: Damage::Missing, .. }))
                     if looked < LOOKS => {}
@@ -148,15 +148,21 @@ impl Store {
 
     /// The value in a blob, [`Damage::Missing`] if that is gone.
     #[cold]
-    fn large_value(&self, extent: Extent, record: &Record<'_>) -> Result<Value, Error> {
-        let Some(blob) = self.keyspace.catalog.by_id(extent.segment()) else {
+    fn large_value(
+        &self,
+        extent: Extent,
+        record: &Record<'_>,
+        pinned: &Guard,
+    ) -> Result<Value, Error> {
+        let metadata = (!record.metadata.is_empty()).then(|| record.metadata.into());
+        let value = |blob: &Segment| Value::in_blob(blob, extent, record.header, metadata);
+        let Some(value) = self.keyspace.catalog.with_id(extent.segment(), pinned, value) else {
             let file = file_name(extent.segment(), SegmentKind::Blob);
             return Err(
                 Corruption { file, offset: extent.offset(), damage: Damage::Missing }.into()
             );
         };
-        let metadata = (!record.metadata.is_empty()).then(|| record.metadata.into());
-        let value = Value::in_blob(&blob, extent, record.header, metadata)?;
+        let value = value?;
         if !record.header.has_block_table() {
             value.verify_all()?;
         }
