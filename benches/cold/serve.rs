@@ -20,7 +20,7 @@ pub(crate) const HEAD: &str = "\
 const POOL: usize = 32;
 /// Clients that read cold keys.
 const CLIENTS: usize = 16;
-/// Hot reads are due this far apart.
+/// Hot reads are due this far apart, or as much further as their values are longer than 64 KiB.
 const PACE: Duration = Duration::from_micros(500);
 /// One key in so many is hot.
 const HOT_ONE_IN: usize = 100;
@@ -54,7 +54,7 @@ pub(crate) fn main(arguments: &[String]) {
     let len: usize = len.parse().unwrap();
     let turn = Duration::from_millis(turn.parse().unwrap());
     let reader = Arc::new(Reader::open(Path::new(dir), len));
-    let server = Server::new(&reader);
+    let server = Server::new(&reader, PACE * (len as u32 >> 16).max(1));
     let mut random = Random(0x5EED);
     let mut seen: [Seen; WAYS.len()] = std::array::from_fn(|_| Seen::default());
     for _ in 0..rounds.parse().unwrap() {
@@ -92,10 +92,11 @@ struct Server {
     pool: Sender<Job>,
     done: Receiver<Job>,
     zipf: Vec<f64>,
+    pace: Duration,
 }
 
 impl Server {
-    fn new(reader: &Arc<Reader>) -> Server {
+    fn new(reader: &Arc<Reader>, pace: Duration) -> Server {
         let (pool, jobs) = channel::<Job>();
         let (answer, done) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
@@ -121,7 +122,7 @@ impl Server {
             sum += (rank as f64).powf(-0.99);
             sum
         });
-        Server { reader: Arc::clone(reader), pool, done, zipf: zipf.collect() }
+        Server { reader: Arc::clone(reader), pool, done, zipf: zipf.collect(), pace }
     }
 
     /// A hot key; they lie anywhere.
@@ -151,7 +152,7 @@ impl Server {
                     waiting += 1;
                     self.pool.send(Job { way, id, due: Some(due) }).unwrap();
                 }
-                due += PACE;
+                due += self.pace;
             } else if let Ok(job) = self.done.try_recv() {
                 waiting -= 1;
                 asked += seen.note(&job);
