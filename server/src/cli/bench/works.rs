@@ -213,7 +213,7 @@ impl<'a> Bench<'a> {
         values: &Namespace,
     ) -> Result<(), Problem> {
         report.begin(work, threads);
-        let most = (self.shuffled.len() / 3).div_ceil(threads);
+        let most = (self.shuffled.len() / 3).div_ceil(threads).max(1);
         let figures = time_each(threads, self.shape.time, most, |thread, nth| {
             values.put(self.put_key(nth * threads + thread), &self.value).map(drop)
         })?;
