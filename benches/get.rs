@@ -1,7 +1,7 @@
 //! How long does `get` take when the value is in the page cache?
 //!
 //! Varies: value length (64 B, 4 KiB, 1 MiB), keys (10^4, 10^6; for 1 MiB 100), present or absent, one
-//! at a time or 16 with one `get_many`.
+//! key a call or 16, 100, as `get_many` takes them.
 //! Fixed: 22-byte keys at random, one reader, checksum verified, first and last byte read. Leaves out:
 //! cold disk, several readers and other stores (see `rivals/`), HTTP.
 //! Run: `cargo bench --bench get`. Keep a result: benches/record/README.md.
@@ -38,15 +38,19 @@ fn get(criterion: &mut Criterion) {
             });
         });
         if value_len <= 4096 {
-            group.throughput(Throughput::Elements(16));
-            group.bench_function(BenchmarkId::new("sixteen", &shape), |bencher| {
-                bencher.iter(|| {
-                    at = (at + 16) % (asked.len() - 16);
-                    for value in users.get_many(&asked[at..at + 16]).unwrap().iter().flatten() {
-                        black_box((value.first(), value.last()));
-                    }
+            for many in [16, 100] {
+                let mut chunks = asked.chunks_exact(many).cycle();
+                group.throughput(Throughput::Elements(many as u64));
+                group.bench_function(BenchmarkId::new(format!("many-{many}"), &shape), |bencher| {
+                    bencher.iter(|| {
+                        for value in users.get_many(chunks.next().unwrap()).unwrap() {
+                            black_box(
+                                value.map(|value| (value.first().copied(), value.last().copied())),
+                            );
+                        }
+                    });
                 });
-            });
+            }
         }
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::new("absent", &shape), |bencher| {

@@ -80,6 +80,13 @@ fn reads(users: &Namespace, there: &[Key], absent: &[Key]) {
             assert!(users.get(key).unwrap().is_none());
         }
     });
+    count("get as one of 16", || {
+        for some in there.chunks_exact(16) {
+            for value in users.get_many(some).unwrap() {
+                black_box(value.expect("it is there").last());
+            }
+        }
+    });
     let pages = pages(users);
     count("listed key", || list(users, &pages));
 }
