@@ -1207,21 +1207,23 @@ fn a_full_disk_ends_one_upload_and_nothing_else() {
     assert!(db.verify(|_| {}).unwrap().is_sound());
 }
 
+/// Fails the next sync of a blob once it is armed.
+fn failing_blob_sync(armed: &Arc<AtomicBool>) -> Arc<dyn Hook> {
+    let armed = Arc::clone(armed);
+    ask(move |op| match op {
+        Op::Sync { path } if ends(path, ".blob") && armed.swap(false, Ordering::SeqCst) => {
+            Verdict::Fail(errno(EIO))
+        }
+        _ => Verdict::Proceed,
+    })
+}
+
 #[test]
 fn a_sync_of_a_large_value_that_fails_poisons_and_the_old_value_stays() {
     let dir = scratch_dir();
     let armed = Arc::new(AtomicBool::new(false));
-    let hook = {
-        let armed = Arc::clone(&armed);
-        ask(move |op| match op {
-            Op::Sync { path } if ends(path, ".blob") && armed.swap(false, Ordering::SeqCst) => {
-                Verdict::Fail(errno(EIO))
-            }
-            _ => Verdict::Proceed,
-        })
-    };
-    // Also where nobody asked for a sync: a record must not outlive its value.
-    let db = large(os()).disk_hook(hook).open(dir.path()).unwrap();
+    let options = large(sync());
+    let db = options.disk_hook(failing_blob_sync(&armed)).open(dir.path()).unwrap();
     let users = db.namespace("users").unwrap();
     users.put("k", bytes(1, 9000)).unwrap();
     armed.store(true, Ordering::SeqCst);
@@ -1229,6 +1231,25 @@ fn a_sync_of_a_large_value_that_fails_poisons_and_the_old_value_stays() {
     assert_eq!(users.put("k", bytes(3, 9000)).unwrap_err().code(), Code::Poisoned);
     assert_eq!(users.put("small", b"v").unwrap_err().code(), Code::Poisoned);
     assert!(*users.get("k").unwrap().unwrap() == bytes(1, 9000));
+}
+
+#[test]
+fn a_later_sync_that_fails_for_a_large_value_promises_nothing_and_poisons() {
+    let dir = scratch_dir();
+    let armed = Arc::new(AtomicBool::new(false));
+    let options = large(os()).disk_hook(failing_blob_sync(&armed));
+    let db = options.open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    users.put("k", bytes(1, 9000)).unwrap();
+    db.sync().unwrap();
+    let promised = db.stats().durable_version;
+    let version = users.put("k", bytes(2, 9000)).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    assert_eq!(db.sync().unwrap_err().code(), Code::Io);
+    assert_eq!(db.sync().unwrap_err().code(), Code::Poisoned);
+    assert_eq!(users.put("small", b"v").unwrap_err().code(), Code::Poisoned);
+    assert_eq!((db.stats().durable_version, version), (promised, promised + 1));
+    assert!(*users.get("k").unwrap().unwrap() == bytes(2, 9000), "reads go on");
 }
 
 #[test]
