@@ -208,12 +208,13 @@ impl Batch {
         let blobs = store.settle(&staged)?;
         // A condition that does not hold fails its whole group.
         let alone = bytes.len() > SHARED_BATCH_BYTES || !conditions.is_empty();
+        let count = starts.len();
         let (first, done) = store.write(&self.namespaces, alone, |group| {
             conditions.into_iter().for_each(|condition| group.require(condition));
             group.rest_on(blobs);
-            group.push_all(&bytes, &starts)
+            group.push_all(bytes, starts)
         })?;
-        match starts.len().checked_sub(1) {
+        match count.checked_sub(1) {
             Some(last) => Ok(done.seqno(first + last)),
             None => Ok(store.committer.counts().versions().0),
         }

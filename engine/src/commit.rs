@@ -41,6 +41,8 @@ use queue::{Group, Queue};
 
 /// A group takes no more members once it holds this many bytes.
 const GROUP_BYTES: usize = 16 << 20;
+/// As many bytes of a batch are copied rather than have the group lose the buffer that it had.
+const BYTES_COPIED: usize = 256 << 10;
 /// Buffers that grew past this are given back after use.
 const BUFFER_KEPT: usize = 4 << 20;
 
@@ -112,9 +114,14 @@ impl WriteGroup {
     }
 
     /// Adds records that were encoded beforehand and returns the place of the first.
-    pub(crate) fn push_all(&mut self, bytes: &[u8], starts: &[usize]) -> usize {
+    pub(crate) fn push_all(&mut self, bytes: Vec<u8>, starts: Vec<usize>) -> usize {
         let (first, base) = (self.starts.len(), self.bytes.len());
-        self.bytes.extend_from_slice(bytes);
+        if first == 0 && bytes.len() > BYTES_COPIED {
+            // The group goes on with the buffers of the batch.
+            (self.bytes, self.starts) = (bytes, starts);
+            return 0;
+        }
+        self.bytes.extend_from_slice(&bytes);
         self.starts.extend(starts.iter().map(|start| base + start));
         first
     }

@@ -8,6 +8,12 @@
 //! its published end only the header and the extents that a record refers to are final, and it is
 //! read through [`Map::window`] alone.
 //!
+//! A fault waits for the disk on the thread that takes it, and reads what lies around it too: with memory for
+//! a quarter of the data, reading cold values straight from the map all but stops (`benches/cold`). So
+//! whoever serves asks [`Map::is_resident`] first, and has another thread bring in what is not. Hot reads then
+//! wait about as long as with `pread`, and what is in memory needs no copy and no other thread. Absent on
+//! purpose: `MADV_RANDOM`, with which newer kernels give up pages that are in use.
+//!
 //! A read of a page that the disk cannot give back is SIGBUS. [`Map::populate`] asks for the pages
 //! beforehand and returns an error instead.
 

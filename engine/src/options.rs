@@ -21,7 +21,9 @@ use crate::error::Error;
 
 /// The longest key that the index can hold, whatever the options say.
 pub(crate) const KEY_BYTES_CEILING: usize = 1024;
-/// Values of this length and more are kept out of the logs.
+/// Values of this length and more are kept out of the logs. In a blob a durable put costs a second sync; in
+/// the log everybody whose write is in the same group waits while the value is written and synced, and it
+/// is copied once or twice more. Up to here the sync is the dearer of the two; see `benches/large.rs`.
 const LARGE_VALUE_BYTES: u64 = 256 << 10;
 /// The longest batch: it has to fit in one segment.
 pub(crate) const BATCH_BYTES_MAX: u64 = 112 << 20;

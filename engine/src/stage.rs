@@ -5,6 +5,9 @@
 //!                        └── dropped: dead bytes
 //! ```
 //!
+//! Large values are kept out of the log so that an upload takes no memory and no room in the log before it
+//! is whole, and holds up nobody: 25 MiB in one group would. `options` says from which length on.
+//!
 //! What always holds:
 //! - A record is durable, as far as anybody is told, only together with the extent that it refers to. With
 //!   [`Durability::Sync`](crate::Durability::Sync) the extent is synced first, while others write; values that
