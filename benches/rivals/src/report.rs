@@ -184,7 +184,7 @@ impl Row {
         let greatest = ratios.iter().copied().fold(0.0, f64::max);
         [
             format!("{rival} {}", self.with_unit(figure)),
-            factor(median(ratios)),
+            format!("**{}**", factor(median(ratios))),
             format!("{} to {}", factor(least), factor(greatest)),
         ]
     }
@@ -193,13 +193,10 @@ impl Row {
     fn line(&self) -> String {
         let [must, goal] = self.wanted();
         let kvast = self.with_unit(self.series.median_of("kvast").expect("it takes part"));
-        let [beside, ratio, spread] = self.compared(self.beside());
-        let [best, best_ratio, _] = self.compared(self.best());
+        let best = self.compared(self.best()).join(" | ");
+        let beside = self.compared(self.beside()).join(" | ");
         let verdict = self.verdict();
-        format!(
-            "| {} | {must} | {goal} | {kvast} | {beside} | **{ratio}** | {spread} | {verdict} | {best} | {best_ratio} |",
-            self.work
-        )
+        format!("| {} | {must} | {goal} | {kvast} | {best} | {beside} | {verdict} |", self.work)
     }
 
     /// A line of the table of all figures: the median of each store, and how many times as good kvast
@@ -324,9 +321,10 @@ impl fmt::Display for Report {
         writeln!(f, "\n## Against the targets\n")?;
         writeln!(
             f,
-            "| work | must | goal | kvast | beside | times as good | least to greatest | met | best rival | times as good |"
+            "| work | must | goal | kvast | best rival | times as good | least to greatest \
+             | held against | times as good | least to greatest | met |"
         )?;
-        writeln!(f, "|---|---|---|--:|--:|--:|--:|---|--:|--:|")?;
+        writeln!(f, "|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|")?;
         self.rows.iter().try_for_each(|row| writeln!(f, "{}", row.line()))?;
         writeln!(f, "\n## All stores\n")?;
         let is_used = |name: &&&'static str| {

@@ -1,7 +1,7 @@
 //! kvast: its defaults but for the durability. Each get is one call and verifies the checksum, many
-//! gets are one `get_many`; a list is one call, which copies the keys and makes the cursor of the next page. Without sync means
-//! `Durability::Os`: a system call for each commit, so that it survives the end of the process.
-//! Settled means compacted.
+//! gets are one `get_many`; a list is one call, which copies the keys and makes the cursor of the next
+//! page. Without sync means `Durability::Os`: a system call for each commit, so that it survives the
+//! end of the process. Settled means compacted.
 
 use std::hint::black_box;
 use std::path::Path;
