@@ -735,6 +735,15 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// The same keys, in memory of their own that is as long as they are.
+    pub(super) fn of(keys: &[&[u8]]) -> Keys {
+        let bytes = keys.iter().map(|key| key.len()).sum();
+        let mut copy =
+            Keys { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(keys.len()) };
+        keys.iter().for_each(|key| copy.push(key));
+        copy
+    }
+
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
@@ -767,6 +776,10 @@ impl Keys {
 
     /// Appends the keys of a block.
     pub(super) fn push_from(&mut self, block: Block<'_>, range: Range<usize>) {
+        // Once, instead of in steps: most of these live for one change only.
+        let tails = block.tail_start(range.end) - block.tail_start(range.start);
+        self.bytes.reserve(range.len() * (block.prefix().len() + 8) + tails);
+        self.ends.reserve(range.len());
         for at in range {
             self.bytes.extend_from_slice(block.prefix());
             let head_len = usize::from(block.marks()[at] & HEAD_LEN);

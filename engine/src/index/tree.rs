@@ -847,9 +847,7 @@ impl Row {
         kept.extend((0..cut.start).map(|at| self.separators.get(at)));
         kept.extend(fresh.separators.iter());
         kept.extend((cut.end - 1..self.separators.len()).map(|at| self.separators.get(at)));
-        let mut separators = Keys::default();
-        kept.into_iter().for_each(|key| separators.push(key));
-        self.separators = separators;
+        self.separators = Keys::of(&kept);
         self.children.splice(cut, adopt(live, fresh.blocks));
         debug_assert_eq!(self.separators.len() + 1, self.children.len());
     }
