@@ -249,8 +249,8 @@ impl Builder {
             varint::put(&mut self.fences.payload, at / 8);
             self.fences.entries += 1;
         }
-        let shared = self.last_key.iter().zip(key).take_while(|(a, b)| a == b).count();
-        push_entry(&mut self.block.payload, shared, &key[shared..], entry);
+        push_key(&mut self.block.payload, &self.last_key, key);
+        push_entry(&mut self.block.payload, entry);
         self.block.entries += 1;
         self.last_key.clear();
         self.last_key.extend_from_slice(key);
@@ -308,10 +308,34 @@ impl Builder {
     }
 }
 
-fn push_entry(out: &mut Vec<u8>, shared: usize, suffix: &[u8], entry: &Entry) {
-    varint::put(out, shared as u64);
-    varint::put(out, suffix.len() as u64);
-    out.extend_from_slice(suffix);
+/// A key without what it begins and ends with like the one before.
+fn push_key(out: &mut Vec<u8>, last: &[u8], key: &[u8]) {
+    let start = last.iter().zip(key).take_while(|(a, b)| a == b).count();
+    let (last, rest) = (&last[start..], &key[start..]);
+    let end = last.iter().rev().zip(rest.iter().rev()).take_while(|(a, b)| a == b).count();
+    let middle = &rest[..rest.len() - end];
+    varint::put(out, start as u64);
+    varint::put(out, end as u64);
+    varint::put(out, middle.len() as u64);
+    out.extend_from_slice(middle);
+}
+
+/// Makes the key before into the next one.
+fn take_key(input: &mut &[u8], key: &mut Vec<u8>) -> Option<()> {
+    let mut len = || usize::try_from(varint::take(input)?).ok();
+    let (start, end, middle_len) = (len()?, len()?, len()?);
+    let end = key.len().checked_sub(end).filter(|end| start <= *end)?;
+    let (middle, rest) = input.split_at_checked(middle_len)?;
+    *input = rest;
+    if middle_len == end - start {
+        key[start..end].copy_from_slice(middle);
+    } else {
+        key.splice(start..end, middle.iter().copied());
+    }
+    Some(())
+}
+
+fn push_entry(out: &mut Vec<u8>, entry: &Entry) {
     let tag = entry.kind as u8
         | if entry.expires_ms == 0 { 0 } else { TAG_EXPIRES }
         | if entry.metadata_len == 0 { 0 } else { TAG_METADATA }
@@ -355,15 +379,7 @@ impl BlockReader<'_> {
 }
 
 fn take_entry(input: &mut &[u8], key: &mut Vec<u8>) -> Option<Entry> {
-    let shared = usize::try_from(varint::take(input)?).ok()?;
-    let suffix_len = usize::try_from(varint::take(input)?).ok()?;
-    if shared > key.len() || suffix_len > input.len() {
-        return None;
-    }
-    let (suffix, rest) = input.split_at(suffix_len);
-    *input = rest;
-    key.truncate(shared);
-    key.extend_from_slice(suffix);
+    take_key(input, key)?;
     let (&tag, rest) = input.split_first()?;
     *input = rest;
     let kind = Kind::from_byte(tag & 7)?;
@@ -489,6 +505,36 @@ mod tests {
 
     fn key(number: u64) -> Vec<u8> {
         [&1u32.to_be_bytes()[..], format!("user:{number:06}:profile").as_bytes()].concat()
+    }
+
+    #[test]
+    fn keys_of_every_shape_come_back() {
+        let keys: [&[u8]; 9] = [
+            b"aaaa",
+            b"aaaaaa",
+            b"aaaab",
+            b"aaaabaaaab",
+            b"aaaabb",
+            b"user:1:profile",
+            b"user:10:profile",
+            b"user:2:profile",
+            b"user:2:profiles",
+        ];
+        let (mut out, mut last) = (Vec::new(), &[][..]);
+        for key in keys {
+            push_key(&mut out, last, key);
+            last = key;
+        }
+        let (mut input, mut found) = (&out[..], Vec::new());
+        for key in keys {
+            take_key(&mut input, &mut found).unwrap();
+            assert_eq!(found, key);
+        }
+        assert!(input.is_empty());
+        // What is shared cannot be more than there was.
+        assert!(take_key(&mut &[2, 2, 0][..], &mut b"abc".to_vec()).is_none());
+        assert!(take_key(&mut &[0, 4, 0][..], &mut b"abc".to_vec()).is_none());
+        assert!(take_key(&mut &[0, 0, 1][..], &mut b"abc".to_vec()).is_none());
     }
 
     /// A whole file: zeros where the records would be, then the footer of `count` entries.
