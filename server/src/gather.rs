@@ -98,7 +98,9 @@ fn text_of(json: &Json) -> String {
 
 fn distinct(mut keys: Vec<String>) -> Vec<String> {
     let mut seen = HashSet::with_capacity(keys.len());
-    keys.retain(|key| seen.insert(key.clone()));
+    let is_new: Vec<bool> = keys.iter().map(|key| seen.insert(key.as_str())).collect();
+    let mut is_new = is_new.into_iter();
+    keys.retain(|_| is_new.next().unwrap_or(true));
     keys
 }
 
@@ -116,7 +118,7 @@ fn render(
         if at > 0 {
             out.push(b',');
         }
-        json::push(&mut out, key);
+        json::push_text(&mut out, key.as_bytes());
         out.push(b':');
         match value {
             Some(value) => push_found(&mut out, value, shape, frame)?,
@@ -146,10 +148,12 @@ fn push_found(out: &mut Vec<u8>, value: &Whole, shape: Shape, frame: Frame) -> R
 }
 
 fn push_value(out: &mut Vec<u8>, value: &Whole, shape: Shape) -> Result<(), Broken> {
-    let text = String::from_utf8_lossy(&value.bytes);
     if !shape.as_json {
-        json::push(out, &*text);
-    } else if json::is_json(&text) {
+        json::push_text(out, &value.bytes);
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&value.bytes);
+    if json::is_json(&text) {
         out.extend_from_slice(text.as_bytes());
     } else {
         return Err(Broken::BulkNotJson);

@@ -135,6 +135,24 @@ pub(crate) fn push(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(out, value).expect("strings and numbers are JSON, and memory is no file");
 }
 
+/// Appends a text as a string with its quotes; what is not UTF-8 of it is replaced.
+pub(crate) fn push_text(out: &mut Vec<u8>, text: &[u8]) {
+    if !is_plain(text) {
+        return push(out, &*String::from_utf8_lossy(text));
+    }
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(text);
+    out.push(b'"');
+}
+
+/// Whether each byte stands for itself inside of a string, as nearly all do. All of them are looked at,
+/// since many at once take less time than one after the other until the first that does not.
+fn is_plain(text: &[u8]) -> bool {
+    let is_plain = |byte: u8| (b' '..0x80).contains(&byte) & (byte != b'"') & (byte != b'\\');
+    text.iter().fold(true, |all, byte| all & is_plain(*byte))
+}
+
 /// Where white space lies outside of strings. The text must be JSON.
 fn spaces_between_tokens(json: &str) -> impl Iterator<Item = usize> {
     let mut in_string = false;
@@ -156,6 +174,18 @@ fn spaces_between_tokens(json: &str) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_the_string_that_it_would_be_if_each_of_its_bytes_were_looked_at() {
+        for byte in 0..=u8::MAX {
+            for text in [vec![byte], [&[b'k'; 40][..], &[byte], b"end"].concat()] {
+                let (mut quick, mut slow) = (Vec::new(), Vec::new());
+                push_text(&mut quick, &text);
+                push(&mut slow, &*String::from_utf8_lossy(&text));
+                assert_eq!(quick, slow, "{byte}");
+            }
+        }
+    }
 
     #[test]
     fn compacting_removes_white_space_and_nothing_else() {

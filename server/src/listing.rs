@@ -55,7 +55,7 @@ pub(crate) fn push_keys(out: &mut Vec<u8>, page: &Page, metadata: Metadata) {
 
 fn push_listed(out: &mut Vec<u8>, listed: &Listed<'_>, metadata: Metadata) {
     out.extend_from_slice(b"{\"name\":");
-    json::push(out, &*String::from_utf8_lossy(listed.key));
+    json::push_text(out, listed.key);
     if let Some(ms) = listed.expires_at {
         out.extend_from_slice(b",\"expiration\":");
         json::push(out, &(ms / 1000));
@@ -64,7 +64,7 @@ fn push_listed(out: &mut Vec<u8>, listed: &Listed<'_>, metadata: Metadata) {
         out.extend_from_slice(b",\"metadata\":");
         match metadata {
             Metadata::Json => out.extend_from_slice(json.as_bytes()),
-            Metadata::JsonInText => json::push(out, &*json),
+            Metadata::JsonInText => json::push_text(out, json.as_bytes()),
         }
     }
     out.push(b'}');

@@ -204,7 +204,7 @@ fn push_text(out: &mut Vec<u8>, name: &str, bytes: &[u8], text: Option<&str>) {
         Some(text) => {
             json::push(out, name);
             out.push(b':');
-            json::push(out, text);
+            json::push_text(out, text.as_bytes());
         }
         None => {
             json::push(out, &format!("{name}_base64"));
