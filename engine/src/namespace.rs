@@ -143,12 +143,39 @@ impl Namespace {
     /// # Errors
     /// See [`Self::get`]. An error about one key is one of the call, and nothing is returned.
     pub fn get_many(&self, keys: &[impl AsRef<[u8]>]) -> Result<Vec<Option<Value>>, Error> {
+        let values = self.find_many(keys)?;
+        values.iter().flatten().try_for_each(verify_long)?;
+        Ok(values)
+    }
+
+    fn find_many(&self, keys: &[impl AsRef<[u8]>]) -> Result<Vec<Option<Value>>, Error> {
         self.check_alive()?;
         let max = self.store.options.max_key_bytes;
         keys.iter().try_for_each(|key| key::check(key.as_ref(), max))?;
-        let values = self.store.find_values(self.number(), keys)?;
-        values.iter().flatten().try_for_each(verify_long)?;
-        Ok(values)
+        self.store.find_values(self.number(), keys)
+    }
+
+    /// The values of many keys as [`Self::get_stream`] returns them, found as [`Self::get_many`] finds them.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), kvast::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let files = kvast::Db::open(dir.path())?.namespace("files")?;
+    /// files.put("a", vec![7; 200_000])?;
+    /// let found = files.get_many_streams(&["a", "b"])?;
+    /// let lengths: Vec<_> = found.iter().map(|value| value.as_ref().map(|it| it.len())).collect();
+    /// assert_eq!(lengths, [Some(200_000), None]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Self::get_many`].
+    pub fn get_many_streams(
+        &self,
+        keys: &[impl AsRef<[u8]>],
+    ) -> Result<Vec<Option<ValueStream>>, Error> {
+        let found = self.find_many(keys)?;
+        Ok(found.into_iter().map(|value| value.map(ValueStream::new)).collect())
     }
 
     /// The value of a key, to be verified block by block while it is taken.

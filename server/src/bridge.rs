@@ -175,11 +175,17 @@ impl Bridge {
         namespace: &Namespace,
         key: &str,
     ) -> Result<Option<ValueStream>, Failure> {
-        if namespace.is_resident(key) {
+        if self.is_resident(namespace, key) {
             return Ok(namespace.get_stream(key)?);
         }
         let (namespace, key) = (namespace.clone(), key.to_owned());
         self.blocking(move |_| find_cold(&namespace, &key)).await
+    }
+
+    /// Whether a get of this key will not wait for the disk. While all of the store is in memory, that
+    /// takes no look at the key.
+    fn is_resident(&self, namespace: &Namespace, key: &str) -> bool {
+        self.db.is_resident() || namespace.is_resident(key)
     }
 
     /// Opens a value, or the bytes of it that `range` names, for sending: inline if they are in
@@ -200,7 +206,7 @@ impl Bridge {
         namespace: &Namespace,
         keys: &[String],
     ) -> Result<Vec<Option<ValueStream>>, Failure> {
-        if keys.iter().all(|key| namespace.is_resident(key)) {
+        if keys.iter().all(|key| self.is_resident(namespace, key)) {
             return find_all(namespace, keys);
         }
         let (namespace, keys) = (namespace.clone(), keys.to_vec());
@@ -319,11 +325,16 @@ impl Bridge {
             }
             // Its own wait for the sync, on a thread of its own.
             Writes::Committer(_) => self.blocking(move |db| Ok(write.apply(db)?)).await,
-            Writes::Caller if write.byte_len() <= INLINE_BYTES_MAX && write.is_resident() => {
+            Writes::Caller if write.byte_len() <= INLINE_BYTES_MAX && self.is_warm_for(&write) => {
                 Ok(write.apply(&self.db)?)
             }
             Writes::Caller => self.blocking(move |db| Ok(write.apply(db)?)).await,
         }
+    }
+
+    /// Whether what a write replaces is in memory.
+    fn is_warm_for(&self, write: &Write) -> bool {
+        self.db.is_resident() || write.is_resident()
     }
 
     /// Ends the commit thread after what it has, and closes the store. Blocks.
@@ -351,7 +362,7 @@ fn within(range: Range<u64>, len: u64) -> Range<u64> {
 }
 
 fn find_all(namespace: &Namespace, keys: &[String]) -> Result<Vec<Option<ValueStream>>, Failure> {
-    keys.iter().map(|key| Ok(namespace.get_stream(key)?)).collect()
+    Ok(namespace.get_many_streams(keys)?)
 }
 
 /// Finds a value whose record may have to be read from disk, on a thread that may wait for that.
