@@ -699,6 +699,80 @@ fn a_new_log_leaves_compaction_the_room_that_it_needs_to_free_some() {
     assert!(db.verify(|_| {}).unwrap().is_sound());
 }
 
+/// A disk with so many bytes, which files take as they are written.
+struct SmallDisk {
+    total: u64,
+    files: Mutex<std::collections::BTreeMap<PathBuf, u64>>,
+}
+
+impl SmallDisk {
+    fn free(&self) -> u64 {
+        self.total - self.files.lock().unwrap().values().sum::<u64>()
+    }
+}
+
+impl Hook for SmallDisk {
+    fn before(&self, op: &Op<'_>) -> Verdict {
+        let mut files = self.files.lock().unwrap();
+        match op {
+            Op::Create { path } => drop(files.insert(path.to_path_buf(), 0)),
+            Op::Remove { path } => drop(files.remove(*path)),
+            Op::Rename { from, to } => {
+                let len = files.remove(*from).unwrap_or(0);
+                files.insert(to.to_path_buf(), len);
+            }
+            Op::SetLen { path, len } => {
+                let taken = files.entry(path.to_path_buf()).or_default();
+                *taken = (*taken).min(*len);
+            }
+            Op::Write { path, offset, bytes } => {
+                let others: u64 =
+                    files.iter().filter(|(other, _)| other != path).map(|(_, len)| len).sum();
+                let taken = files.entry(path.to_path_buf()).or_default();
+                let end = (*taken).max(offset + bytes.len() as u64);
+                if others + end > self.total {
+                    return Verdict::Fail(errno(ENOSPC));
+                }
+                *taken = end;
+            }
+            _ => {}
+        }
+        Verdict::Proceed
+    }
+
+    fn space(&self) -> Option<(u64, u64)> {
+        Some((self.free(), self.total))
+    }
+}
+
+#[test]
+fn a_disk_that_writers_have_filled_can_be_compacted_out_of() {
+    let dir = scratch_dir();
+    let files = Mutex::default();
+    let disk = Arc::new(SmallDisk { total: 50 * (64 << 10), files });
+    let db = os().disk_hook(disk.clone()).open(dir.path()).unwrap();
+    let users = db.namespace("users").unwrap();
+    let put = |number: u32, with: u8| users.put(format!("k{number:05}"), vec![with; 1024]);
+    for number in 0..2000 {
+        put(number, b'a').unwrap();
+    }
+    // Every second value is overwritten, so that no log is wholly dead, until the disk is full.
+    let refused = (0..2000).step_by(2).find_map(|number| Some((number, put(number, b'b').err()?)));
+    let (refused, error) = refused.expect("the disk is too small for all of them");
+    assert_eq!(error.code(), Code::DiskFull);
+    let full = disk.free();
+    db.compact().expect("compaction was left room to make room");
+    assert!(disk.free() > full + 6 * (64 << 10), "{} of {}", disk.free(), disk.total);
+    for number in (refused..2000).step_by(2) {
+        put(number, b'b').unwrap();
+    }
+    for number in 0..2000 {
+        let with = if number % 2 == 0 { b'b' } else { b'a' };
+        assert_eq!(users.get(format!("k{number:05}")).unwrap().unwrap()[..], [with; 1024]);
+    }
+    assert!(db.verify(|_| {}).unwrap().is_sound());
+}
+
 #[test]
 fn on_a_small_disk_a_new_log_leaves_a_twentieth() {
     let dir = scratch_dir();
