@@ -185,3 +185,26 @@ fn writers_that_share_a_commit_share_its_sync() {
     assert_eq!(stats.durable_version, stats.last_version, "all that was acknowledged is on disk");
     assert_eq!(users.scan("").count(), 400);
 }
+
+/// A put may find that space is short and wait, so the ceiling holds however fast it is written; what is
+/// under way when it is reached comes on top.
+#[test]
+fn a_writer_that_is_faster_than_compaction_is_slowed_down_before_space_runs_away() {
+    const SEGMENT: u64 = 64 << 10;
+    /// Those that one compaction reads are there until their copies are.
+    const UNDER_WAY: u64 = 2 * 16;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().durability(Durability::Os).segment_bytes(SEGMENT);
+    // As slow as it can be told to be: only the ceiling makes it hurry.
+    let db = options.compaction_bytes_per_second(1 << 20).open(dir.path().join("data")).unwrap();
+    let users = db.namespace("users").unwrap();
+    let value = vec![b'v'; 4000];
+    for round in 0..6000u32 {
+        users.put(format!("k{}", round % 100), &value).unwrap();
+        if round % 20 == 0 {
+            let stats = db.stats();
+            let ceiling = 1.6 * stats.live_bytes as f64 + ((8 + 8 + UNDER_WAY) * SEGMENT) as f64;
+            assert!((stats.record_bytes as f64) < ceiling, "after {round} puts: {stats:?}");
+        }
+    }
+}

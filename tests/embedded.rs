@@ -759,3 +759,45 @@ fn a_checkpoint_beside_writers_has_every_acknowledged_write() {
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
     });
 }
+
+#[test]
+fn a_store_in_which_nothing_was_overwritten_deleted_or_expired_is_not_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    let users = db.namespace("users").unwrap();
+    for number in 0..3000 {
+        // What commits a group of two takes a third of what the two take.
+        let mut batch = db.batch();
+        batch.put(&users, format!("{number}a"), b"v").unwrap();
+        batch.put(&users, format!("{number}b"), b"v").unwrap();
+        batch.commit().unwrap();
+    }
+    db.compact().unwrap();
+    let stats = db.stats();
+    assert!(stats.record_bytes as f64 > 1.3 * stats.live_bytes as f64, "{stats:?}");
+    assert_eq!(stats.compaction_copied_bytes, 0, "nothing could be gained: {stats:?}");
+    for number in 0..1500 {
+        users.delete(format!("{number}a")).unwrap();
+    }
+    db.compact().unwrap();
+    assert!(db.stats().compaction_copied_bytes > 0, "a quarter is dead, and tombstones");
+}
+
+#[test]
+fn what_was_written_and_what_compaction_copied_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    let users = db.namespace("users").unwrap();
+    let before = db.stats().written_bytes;
+    for round in 0..4u8 {
+        for number in 0..1000 {
+            users.put(format!("{number}"), vec![round; 200]).unwrap();
+        }
+    }
+    let written = db.stats().written_bytes - before;
+    assert!((4 * 1000 * 200..4 * 1000 * 300).contains(&written), "{written}");
+    db.compact().unwrap();
+    let stats = db.stats();
+    assert_eq!(stats.written_bytes - before, written, "copies are not counted as written");
+    assert!((1..written).contains(&stats.compaction_copied_bytes), "{stats:?}");
+}

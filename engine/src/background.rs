@@ -142,7 +142,7 @@ fn tend(signal: &Signal, keyspace: &Keyspace, committer: &Committer, durability:
 fn compact(signal: &Signal, compactor: &Compactor) {
     let mut pause = TICK;
     while !signal.sleep(pause) {
-        pause = match signal.note(compactor.step_under_pressure()) {
+        pause = match signal.note(compactor.step_beside_writers()) {
             Some(true) => Duration::ZERO,
             Some(false) => TICK,
             None => REST,

@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -242,6 +243,8 @@ pub(crate) struct Committer {
     writer: Mutex<Writer>,
     /// Logs that wait for their footer, oldest first.
     full: Mutex<VecDeque<FullLog>>,
+    /// How many those are, for those who only want to know that.
+    full_count: AtomicUsize,
     /// Blobs that records refer to and that may not be synced. One leaves when it is.
     blobs: Mutex<Vec<Arc<Blob>>>,
     /// The next log, made ahead of need.
@@ -305,6 +308,7 @@ impl Committer {
         Committer {
             queue: Queue::new(),
             writer: Mutex::new(writer),
+            full_count: AtomicUsize::new(start.full.len()),
             full: Mutex::new(start.full.into()),
             blobs: Mutex::new(start.blobs),
             prepared: Mutex::new(None),
@@ -556,6 +560,7 @@ impl Committer {
         }
         let (end, segment, file) = (old.end(), old.segment, old.file);
         self.full().push_back(FullLog { segment, file, end });
+        self.full_count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A log that leaves the disk the room that compaction needs.
@@ -639,6 +644,8 @@ impl Committer {
         written
             .map_err(|error| Error::io("write the log", log.file.path(), error))
             .map_err(|error| self.poison_unless_full(error))?;
+        log.segment.add_commit((group.bytes.len() - group_bytes) as u64);
+        self.counts.count_written(group_bytes as u64);
         log.chain = chain_crc;
         writer.next_seqno = last_seqno + 1;
         writer.recorded_seqno = durable_seqno;
@@ -814,6 +821,18 @@ impl Committer {
 
     pub(crate) fn full(&self) -> MutexGuard<'_, VecDeque<FullLog>> {
         self.full.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The oldest of them has its footer.
+    pub(crate) fn forget_first_full(&self) {
+        if self.full().pop_front().is_some() {
+            self.full_count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many there are, without waiting for anybody.
+    pub(crate) fn full_count(&self) -> usize {
+        self.full_count.load(Ordering::Relaxed)
     }
 
     /// The log that is being written: its segment.

@@ -20,9 +20,9 @@
 //! Survivors keep their seqnos, so two copies of a record are one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::address::{Address, SegmentId};
 use crate::commit::{Committer, FullLog, Site, tombstone};
@@ -42,9 +42,11 @@ use crate::segment::{Body, Segment, file_name};
 use crate::stage::Stage;
 
 mod blobs;
+mod pace;
 pub(crate) mod plan;
 mod run;
 
+use pace::Pace;
 use plan::{Candidate, window};
 use run::{FinishedRun, RunWriter};
 
@@ -61,6 +63,9 @@ pub(crate) struct Compactor {
     pub(crate) copied_bytes: AtomicU64,
     pub(crate) freed_bytes: AtomicU64,
     pressure: Pressure,
+    pace: Pace,
+    /// So many wait for what is under way, which is not slowed down then.
+    awaiting: AtomicUsize,
     /// The store is being closed.
     stopping: AtomicBool,
 }
@@ -70,18 +75,26 @@ pub(crate) struct Compactor {
 #[derive(Default)]
 struct Pressure {
     is_high: AtomicBool,
+    /// A thread seals full logs, and did not fail at it the last time.
+    is_watched: AtomicBool,
     turn: Mutex<()>,
     eased: Condvar,
 }
 
 /// How long a write waits for compaction at most, so that it is slowed down and never stopped.
 const WAIT_MAX: Duration = Duration::from_millis(250);
-/// Besides the bound's excess, this many times over: as many segments may wait for compaction.
+/// Besides the bound's excess, this many times over: as many segments may wait for compaction, and as
+/// many full logs to be sealed.
 const CEILING_SEGMENTS: u64 = 8;
+
+/// Without writes for this long, a store is idle.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// What one compaction remembers for the next.
 #[derive(Default)]
 struct Memory {
+    /// The last version that was seen to be new, and when.
+    last_write: Option<(u64, Instant)>,
     /// Segments with damaged records: they stay as they are, for a human to look at.
     damaged: BTreeSet<SegmentId>,
     /// Counts compactions that took puts away, after which a tombstone may have become needless.
@@ -90,17 +103,32 @@ struct Memory {
     examined: BTreeMap<SegmentId, u64>,
 }
 
+impl Memory {
+    /// Whether nobody has written for a while, if `version` is the last that was given out.
+    fn is_idle(&mut self, version: u64) -> bool {
+        match self.last_write {
+            Some((seen, since)) if seen == version => since.elapsed() >= IDLE,
+            _ => {
+                self.last_write = Some((version, Instant::now()));
+                false
+            }
+        }
+    }
+}
+
 impl Compactor {
     pub(crate) fn new(
         keyspace: Arc<Keyspace>,
         committer: Arc<Committer>,
         stage: Arc<Stage>,
         bound: f64,
+        bytes_per_second: u64,
     ) -> Compactor {
         let turn = Mutex::new(Memory::default());
         let (copied_bytes, freed_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         let pressure = Pressure::default();
-        let stopping = AtomicBool::new(false);
+        let pace = Pace::new(bytes_per_second);
+        let (awaiting, stopping) = (AtomicUsize::new(0), AtomicBool::new(false));
         Compactor {
             keyspace,
             committer,
@@ -110,6 +138,8 @@ impl Compactor {
             copied_bytes,
             freed_bytes,
             pressure,
+            pace,
+            awaiting,
             stopping,
         }
     }
@@ -122,44 +152,93 @@ impl Compactor {
 
     /// Does something while no segment is sealed, compacted or removed.
     pub(crate) fn while_it_rests<T>(&self, act: impl FnOnce() -> T) -> T {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.awaited_turn();
         act()
+    }
+
+    /// The turn, as soon as it can be had: what holds it is not slowed down meanwhile.
+    fn awaited_turn(&self) -> MutexGuard<'_, Memory> {
+        self.awaiting.fetch_add(1, Ordering::Relaxed);
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.awaiting.fetch_sub(1, Ordering::Relaxed);
+        turn
     }
 
     /// Slows a writer down while compaction is behind.
     pub(crate) fn wait_for_space(&self) {
-        if self.pressure.is_high.load(Ordering::Relaxed) {
+        if self.is_behind() {
             let turn = self.pressure.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_high = |_: &mut ()| self.pressure.is_high.load(Ordering::Relaxed);
-            drop(self.pressure.eased.wait_timeout_while(turn, WAIT_MAX, is_high));
+            let is_behind = |_: &mut ()| self.is_behind();
+            drop(self.pressure.eased.wait_timeout_while(turn, WAIT_MAX, is_behind));
         }
+    }
+
+    /// Whether there is too much on disk, or too much that nobody has looked at yet.
+    fn is_behind(&self) -> bool {
+        self.pressure.is_high.load(Ordering::Relaxed)
+            || (self.pressure.is_watched.load(Ordering::Relaxed)
+                && self.committer.full_count() as u64 > CEILING_SEGMENTS)
     }
 
     /// The ceiling is twice the bound's excess and a few segments on top.
     fn set_pressure(&self, is_working: bool) {
         let segments = self.keyspace.catalog.segments();
-        let total: u64 = segments.iter().map(|segment| segment.record_bytes()).sum();
+        let total: u64 = segments.iter().map(|segment| segment.compactable_bytes()).sum();
         let live: u64 = segments.iter().map(|segment| segment.live_bytes()).sum();
         let excess = live as f64 * (2.0 * self.bound - 1.0);
         let spare = CEILING_SEGMENTS * self.committer.site().segment_bytes;
         let is_high = is_working && total as f64 > excess + spare as f64;
         self.pressure.is_high.store(is_high, Ordering::Relaxed);
-        if !is_high {
+        if !self.is_behind() {
             self.pressure.eased.notify_all();
         }
     }
 
-    /// One step of [`Self::step`], during which writers may be slowed down.
-    pub(crate) fn step_under_pressure(&self) -> Result<bool, Error> {
+    /// The store's own step: it leaves those who write their share of the disk, and slows them down
+    /// while there is too much to do.
+    pub(crate) fn step_beside_writers(&self) -> Result<bool, Error> {
         self.set_pressure(true);
-        let worked = self.step();
+        let mut memory = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_idle = memory.is_idle(self.committer.counts().versions().0);
+        let worked = self.step(&mut memory, is_idle);
+        drop(memory);
+        self.pressure.is_watched.store(worked.is_ok(), Ordering::Relaxed);
         self.set_pressure(matches!(worked, Ok(true)));
         worked
     }
 
-    /// Seals full logs and compacts once. Returns whether anything was done.
-    pub(crate) fn step(&self) -> Result<bool, Error> {
-        let mut memory = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A step that somebody waits for.
+    pub(crate) fn step_for_a_caller(&self) -> Result<bool, Error> {
+        let mut memory = self.awaited_turn();
+        self.awaiting.fetch_add(1, Ordering::Relaxed);
+        let worked = self.step(&mut memory, true);
+        self.awaiting.fetch_sub(1, Ordering::Relaxed);
+        worked
+    }
+
+    /// Notes that so many bytes were copied, and rests if there was much and others write.
+    fn note_copied(&self, bytes: u64) {
+        self.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.pace.copied(bytes) {
+            self.rest();
+        }
+    }
+
+    fn rest(&self) {
+        let rest = self.pace.rest(self.committer.counts().versions().0);
+        let is_awaited = self.awaiting.load(Ordering::Relaxed) > 0;
+        if is_awaited || self.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        self.set_pressure(true);
+        if !rest.is_zero() && !self.is_behind() {
+            std::thread::sleep(rest);
+        }
+    }
+
+    /// Seals full logs and compacts once. Returns whether anything was done. While nobody writes, the
+    /// log that is being written is held to the bound with the others.
+    fn step(&self, memory: &mut Memory, is_idle: bool) -> Result<bool, Error> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
@@ -169,17 +248,18 @@ impl Compactor {
         }
         // A log that cannot be sealed, or not be ended since there is no room for another one, must not
         // keep the rest from being compacted.
-        let sealed = self.seal_blobs().and_then(|worked| Ok(self.seal_logs()? | worked));
+        let blobs = self.seal_blobs(is_idle);
+        let sealed = blobs.and_then(|worked| Ok(self.seal_logs(is_idle)? | worked));
         let (mut worked, setback) = match sealed {
             Ok(worked) => (worked, None),
             Err(error @ (Error::Corrupt(_) | Error::DiskFull { .. })) => (false, Some(error)),
             Err(error) => return Err(error),
         };
         let free = self.committer.site().space().map_or(u64::MAX, |(free, _)| free);
-        let victims = plan::plan(&self.candidates(&memory), self.bound, free);
+        let victims = plan::plan(&self.candidates(memory), self.bound, free);
         if !victims.is_empty() {
             self.committer.begin()?;
-            worked |= self.compact_any(&victims, &mut memory)?;
+            worked |= self.compact_any(&victims, memory)?;
         }
         self.keyspace.catalog.collect();
         match setback {
@@ -189,9 +269,9 @@ impl Compactor {
     }
 
     /// Seals full logs, and the one that is being written if it is not worth going on with.
-    fn seal_logs(&self) -> Result<bool, Error> {
+    fn seal_logs(&self, is_idle: bool) -> Result<bool, Error> {
         let worked = self.seal_all()?;
-        if !self.log_is_mostly_dead() {
+        if !self.committer.active().is_some_and(|log| self.is_mostly_dead(&log, is_idle)) {
             return Ok(worked);
         }
         self.committer.rotate()?;
@@ -199,8 +279,9 @@ impl Compactor {
     }
 
     /// Gives the blobs their final length that nobody writes to any more.
-    fn seal_blobs(&self) -> Result<bool, Error> {
-        if self.stage.active_blob().is_some_and(|blob| self.is_mostly_dead(&blob.segment)) {
+    fn seal_blobs(&self, is_idle: bool) -> Result<bool, Error> {
+        let active = self.stage.active_blob();
+        if active.is_some_and(|blob| self.is_mostly_dead(&blob.segment, is_idle)) {
             self.stage.rotate();
         }
         let mut worked = false;
@@ -240,7 +321,7 @@ impl Compactor {
             });
             let Some(log) = next else { return Ok(worked) };
             self.seal(&log)?;
-            self.committer.full().pop_front();
+            self.committer.forget_first_full();
             worked = true;
         }
     }
@@ -282,18 +363,22 @@ impl Compactor {
         Ok(())
     }
 
-    fn log_is_mostly_dead(&self) -> bool {
-        self.committer.active().is_some_and(|log| self.is_mostly_dead(&log))
-    }
-
     /// Whether what is dead in a segment that is being written is a reason to end it early.
-    fn is_mostly_dead(&self, active: &Segment) -> bool {
-        let all_live = self.keyspace.catalog.segments().iter().map(|each| each.live_bytes()).sum();
-        let expired = active.extents.expired_bytes(self.keyspace.time.guarded_ms());
-        plan::log_is_mostly_dead(
-            active.record_bytes(),
-            active.live_bytes().saturating_sub(expired),
-            all_live,
+    fn is_mostly_dead(&self, active: &Segment, is_idle: bool) -> bool {
+        let dead_in = |segment: &Segment| {
+            let expired = segment.extents.expired_bytes(self.keyspace.time.guarded_ms());
+            let live = segment.live_bytes().saturating_sub(expired);
+            segment.compactable_bytes().saturating_sub(live)
+        };
+        let segments = self.keyspace.catalog.segments();
+        let live = segments.iter().map(|segment| segment.live_bytes()).sum();
+        let dead = dead_in(active);
+        let counted =
+            if is_idle { segments.iter().map(|segment| dead_in(segment)).sum() } else { dead };
+        plan::active_is_mostly_dead(
+            dead,
+            counted,
+            live,
             self.committer.site().segment_bytes,
             self.bound,
         )
@@ -310,11 +395,10 @@ impl Compactor {
                 let kept = segment.kept_tombstone_bytes.load(Ordering::Relaxed);
                 let examined = memory.examined.get(&segment.id());
                 let fresh = examined == Some(&memory.generation);
-                let live = segment.live_bytes();
                 Candidate {
                     id: segment.id(),
-                    records: segment.record_bytes(),
-                    live: live - footer.expired_bytes(now_ms).min(live),
+                    records: footer.record_bytes(),
+                    live: footer.unexpired_bytes(segment.live_bytes(), now_ms),
                     kept_tombstones: if fresh { kept } else { 0 },
                 }
             })
@@ -660,6 +744,9 @@ impl<'a> Job<'a> {
             let path = site.dir.join(input.body.file_name());
             let removed = site.disk.remove(&path);
             removed.map_err(|error| Error::io("remove a compacted segment", &path, error))?;
+            if compactor.pace.removed(freed) {
+                compactor.rest();
+            }
         }
         let synced = site.disk.sync_dir(&site.dir);
         synced.map_err(|error| Error::io("sync the store's directory", &site.dir, error))?;

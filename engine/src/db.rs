@@ -74,6 +74,7 @@ impl Db {
             Arc::clone(&committer),
             Arc::clone(&stage),
             options.space_bound,
+            options.compaction_bytes_per_second,
         );
         let compactor = Arc::new(compactor);
         let background = if options.background && !options.read_only {
@@ -258,7 +259,7 @@ impl Db {
         if self.store.options.read_only {
             return Err(Error::ReadOnly);
         }
-        while self.store.compactor.step()? {}
+        while self.store.compactor.step_for_a_caller()? {}
         Ok(())
     }
 
@@ -311,6 +312,7 @@ impl Db {
             pinned_bytes: store.keyspace.catalog.pinned_bytes(),
             index_bytes: index.hash_bytes + index.tree_bytes,
             index_retired_bytes: index.retired_bytes,
+            written_bytes: counts.written_bytes(),
             compaction_copied_bytes: load(&store.compactor.copied_bytes),
             compaction_freed_bytes: load(&store.compactor.freed_bytes),
             commits: counts.commits(),

@@ -184,6 +184,8 @@ pub(crate) struct Segment {
     leases: [Arc<Lease>; STRIPES],
     /// Bytes of the records that the index points at.
     live_bytes: AtomicU64,
+    /// Of logs that are being written: bytes of the commits between the records.
+    commit_bytes: AtomicU64,
     /// Set once, when the segment is sealed.
     footer: OnceLock<Footer>,
     /// For runs: bytes of the tombstones that could not be dropped when it was written.
@@ -201,6 +203,7 @@ impl Segment {
             slot,
             leases,
             live_bytes: AtomicU64::new(0),
+            commit_bytes: AtomicU64::new(0),
             footer: OnceLock::new(),
             kept_tombstone_bytes: AtomicU64::new(0),
             extents: Extents::default(),
@@ -239,6 +242,10 @@ impl Segment {
         debug_assert!(before >= bytes, "no more can die than lived");
     }
 
+    pub(crate) fn add_commit(&self, bytes: u64) {
+        self.commit_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn is_blob(&self) -> bool {
         self.body.kind == SegmentKind::Blob
     }
@@ -254,6 +261,15 @@ impl Segment {
     /// Notes that the index points at one record less that refers to `extent`.
     pub(crate) fn release(&self, extent: Extent) {
         self.sub_live(self.extents.release(extent));
+    }
+
+    /// Bytes of records, or of extents, live and dead. Commits that are no part of a record are not among
+    /// them: they are neither, and no reason to compact.
+    pub(crate) fn compactable_bytes(&self) -> u64 {
+        match self.footer() {
+            Some(footer) => footer.record_bytes(),
+            None => self.record_bytes().saturating_sub(self.commit_bytes.load(Ordering::Relaxed)),
+        }
     }
 
     /// Bytes of records and commits, or of extents, live and dead.

@@ -284,6 +284,8 @@ impl Staged {
 
     /// Has a draft refer to this value instead of holding it.
     pub(crate) fn refer(&self, draft: &mut Draft<'_>) {
+        let extent = extent_len(u64::from(self.value_len));
+        self.stage.committer.counts().count_written(extent);
         draft.value = &[];
         draft.value_crc = self.value_crc;
         draft.extent = Some((self.space.extent, self.value_len));

@@ -38,6 +38,9 @@ pub struct Stats {
     pub index_bytes: u64,
     /// Bytes of memory that the index no longer needs and readers may still see.
     pub index_retired_bytes: u64,
+    /// Bytes of the records and large values that were written. What compaction has copied, divided by
+    /// this, is how much it adds to the disk's work.
+    pub written_bytes: u64,
     /// Bytes that compaction has copied.
     pub compaction_copied_bytes: u64,
     /// Bytes of files that compaction has removed.
@@ -128,6 +131,7 @@ const MICROS: [u64; 14] = [
 pub(crate) struct WriteCounts {
     commits: Counts<10>,
     syncs: Counts<14>,
+    written_bytes: AtomicU64,
     last_version: AtomicU64,
     durable_version: AtomicU64,
 }
@@ -137,6 +141,7 @@ impl WriteCounts {
         WriteCounts {
             commits: Counts::new(&RECORDS),
             syncs: Counts::new(&MICROS),
+            written_bytes: AtomicU64::new(0),
             last_version: AtomicU64::new(last_version),
             durable_version: AtomicU64::new(durable_version),
         }
@@ -144,6 +149,11 @@ impl WriteCounts {
 
     pub(crate) fn count_commit(&self, records: usize) {
         self.commits.add(records as u64);
+    }
+
+    /// Counts bytes of records, or of a large value, that a user wrote.
+    pub(crate) fn count_written(&self, bytes: u64) {
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn count_sync(&self, time: Duration) {
@@ -160,6 +170,10 @@ impl WriteCounts {
     pub(crate) fn versions(&self) -> (u64, u64) {
         let durable = self.durable_version.load(Ordering::Acquire);
         (self.last_version.load(Ordering::Acquire), durable)
+    }
+
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn commits(&self) -> Histogram {

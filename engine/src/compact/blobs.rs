@@ -116,7 +116,7 @@ impl Compactor {
             return Err(blob.body.corruption(extent.offset(), damage).into());
         }
         let len = extent_len(u64::from(header.value_len));
-        self.copied_bytes.fetch_add(len, Ordering::Relaxed);
+        self.note_copied(len);
         Ok(copy)
     }
 

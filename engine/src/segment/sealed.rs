@@ -20,11 +20,19 @@ pub(crate) struct Footer {
     file_name: String,
     seed: Seed,
     /// Counted when it is first asked for, since an opening should not wait for it.
-    expiry: OnceLock<Expiry>,
+    tally: OnceLock<Tally>,
 }
 
-/// How many bytes expire by when: an upper bound for what has expired, since records that were
-/// overwritten are counted too.
+/// What all records of a segment come to.
+#[derive(Default)]
+struct Tally {
+    /// Without the commits between them.
+    record_bytes: u64,
+    put_bytes: u64,
+    expiry: Expiry,
+}
+
+/// How many bytes expire by when, of records that were overwritten too.
 #[derive(Default)]
 struct Expiry {
     /// Bytes of puts by the minute in which they expire.
@@ -76,25 +84,44 @@ impl Footer {
                 .map_err(|damage| body.corruption(fence.offset, damage))?;
         }
         let (file_name, seed) = (body.file_name(), body.seed);
-        Ok(Footer { trailer, fences, file, file_name, seed, expiry: OnceLock::new() })
+        Ok(Footer { trailer, fences, file, file_name, seed, tally: OnceLock::new() })
     }
 
-    fn count_expiry(&self) -> Result<Expiry, Corruption> {
-        let mut expiry = Expiry::default();
+    /// Every block's checksum held when the footer was opened, so it can be counted; what could not be
+    /// would count for nothing.
+    fn tally(&self) -> &Tally {
+        self.tally.get_or_init(|| self.count().unwrap_or_default())
+    }
+
+    fn count(&self) -> Result<Tally, Corruption> {
+        let mut tally = Tally::default();
         let mut entries = self.entries();
         while let Some(entry) = entries.next()? {
+            let len = entry.record_len(entries.key().len());
+            tally.record_bytes += len;
+            if entry.kind == Kind::Put {
+                tally.put_bytes += len;
+            }
             if entry.expires_ms != 0 {
-                expiry.add(entry.expires_ms, entry.record_len(entries.key().len()));
+                tally.expiry.add(entry.expires_ms, len);
             }
         }
-        Ok(expiry)
+        Ok(tally)
     }
 
-    /// At most this many bytes have expired, to the minute.
-    pub(crate) fn expired_bytes(&self, now_ms: u64) -> u64 {
-        // Every block's checksum held when the footer was opened, so it can be counted; what could
-        // not be would not count as expired.
-        self.expiry.get_or_init(|| self.count_expiry().unwrap_or_default()).expired(now_ms)
+    /// Bytes of all records, live and dead, without commits.
+    pub(crate) fn record_bytes(&self) -> u64 {
+        self.tally().record_bytes
+    }
+
+    /// Of the `live` bytes that the index points at, those that have not expired. Exact, to the minute,
+    /// if all or none have expired or nothing was overwritten; otherwise it takes what was overwritten to
+    /// have been like the rest.
+    pub(crate) fn unexpired_bytes(&self, live: u64, now_ms: u64) -> u64 {
+        let tally = self.tally();
+        let expired = tally.expiry.expired(now_ms).min(tally.put_bytes);
+        let share = u128::from(live) * u128::from(tally.put_bytes - expired);
+        (share / u128::from(tally.put_bytes.max(1))) as u64
     }
 
     /// How many bytes the file has.
@@ -209,5 +236,23 @@ impl<'a> Entries<'a> {
         let block = self.next_block.saturating_sub(1);
         let offset = self.footer.fences.get(block).map_or(0, |fence| fence.offset);
         Corruption { file: self.footer.file_name.clone(), offset, damage }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_count_as_expired_from_the_minute_after_and_never_too_early_however_many_there_are() {
+        let mut expiry = Expiry::default();
+        for minute in 0..3000 {
+            expiry.add(minute * MINUTE_MS, 10);
+        }
+        assert!(expiry.by_minute.len() <= EXPIRY_ENTRIES);
+        for minute in [0, 1, 59, 60, 61, 1000, 3000] {
+            assert!(expiry.expired(minute * MINUTE_MS) <= minute * 10, "{minute}");
+        }
+        assert_eq!(expiry.expired(3100 * MINUTE_MS), 30_000);
     }
 }

@@ -72,6 +72,11 @@ fn write_contents(text: &mut Text, stats: &Stats) {
 fn write_work(text: &mut Text, stats: &Stats) {
     let counters = [
         (
+            "kvast_written_bytes_total",
+            "Bytes of records and large values that were written.",
+            stats.written_bytes,
+        ),
+        (
             "kvast_compaction_copied_bytes_total",
             "Bytes of live records that compaction copied.",
             stats.compaction_copied_bytes,
