@@ -39,6 +39,10 @@ pub(crate) struct Contender {
 impl Drop for Contender {
     fn drop(&mut self) {
         for process in &mut self.processes {
+            // What it has started would outlive it.
+            for child in children(process.id()) {
+                let _ = Command::new("kill").args(["-KILL", &child.to_string()]).status();
+            }
             // It may have ended.
             let _ = process.kill();
             let _ = process.wait();
@@ -201,6 +205,14 @@ fn add(pid: u32, ran: &mut HashMap<String, Duration>) {
             add(child.parse().unwrap(), ran);
         }
     }
+}
+
+/// The processes that a process has started.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let files = tasks.map_while(Result::ok).map(|task| task.path().join("children"));
+    let lists: String = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
+    lists.split_whitespace().map(|id| id.parse().unwrap()).collect()
 }
 
 fn quiet(command: &mut Command) -> Child {
