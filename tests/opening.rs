@@ -79,6 +79,102 @@ fn opening_and_reading_writes_nothing_until_the_first_write() {
     assert_eq!(recorder.len(), 0, "{:?}", recorder.events());
 }
 
+/// A store whose records are all in one log, without a footer of its own.
+fn in_one_log(path: &Path) -> Db {
+    let db = options().segment_bytes(1 << 20).open(path).expect("open");
+    let users = db.namespace("users").expect("create");
+    for nth in 0..100 {
+        users.put(format!("key:{nth:03}"), [nth; 20]).expect("put");
+    }
+    users.delete("key:007").expect("delete");
+    db
+}
+
+fn logs(dir: &Path) -> usize {
+    files(dir).keys().filter(|name| name.ends_with(".log")).count()
+}
+
+#[test]
+fn a_store_that_was_closed_is_opened_by_footers_and_goes_on_in_the_same_log() {
+    let dir = scratch_dir();
+    in_one_log(dir.path()).close().expect("close");
+    for session in 0..5u8 {
+        for read_only in [true, false] {
+            let options = options().segment_bytes(1 << 20).read_only(read_only);
+            let db = options.open(dir.path()).expect("open");
+            let report = db.recovery();
+            assert_eq!((report.scanned_logs, report.clean), (0, true), "{report}");
+            assert!(report.repairs.is_empty() && report.torn_bytes == 0, "{report}");
+            let users = db.namespace("users").expect("find");
+            assert!(users.get("key:007").expect("get").is_none());
+            assert_eq!(users.get("key:042").expect("get").as_deref(), Some(&[42; 20][..]));
+            if session > 0 {
+                assert_eq!(users.get("last").expect("get").as_deref(), Some(&[session - 1][..]));
+            }
+            if !read_only {
+                users.put("last", [session]).expect("put");
+            }
+            drop(users);
+            db.close().expect("close");
+        }
+        assert_eq!(logs(dir.path()), 1, "short sessions leave no short logs behind");
+    }
+    let db = options().open(dir.path()).expect("open");
+    assert!(db.verify(|_| {}).expect("verify").is_sound());
+}
+
+#[test]
+fn a_kill_after_a_session_that_went_on_in_a_closed_log_loses_nothing() {
+    let (dir, other) = (scratch_dir(), scratch_dir());
+    in_one_log(dir.path()).close().expect("close");
+    let db = options().segment_bytes(1 << 20).open(dir.path()).expect("open");
+    let users = db.namespace("users").expect("find");
+    users.put("key:001", b"changed").expect("put");
+    copy(dir.path(), other.path());
+    let killed = options().segment_bytes(1 << 20).open(other.path()).expect("open");
+    let report = killed.recovery();
+    assert_eq!((report.scanned_logs, report.clean, report.torn_bytes), (1, false, 0), "{report}");
+    let users = killed.namespace("users").expect("find");
+    assert_eq!(users.get("key:001").expect("get").as_deref(), Some(&b"changed"[..]));
+    assert_eq!(users.get("key:042").expect("get").as_deref(), Some(&[42; 20][..]));
+}
+
+#[test]
+fn a_closed_log_whose_footer_is_damaged_is_read_record_by_record_and_that_is_reported() {
+    let dir = scratch_dir();
+    in_one_log(dir.path()).close().expect("close");
+    let name = files(dir.path()).into_keys().find(|name| name.ends_with(".log")).expect("a log");
+    let mut bytes = fs::read(dir.path().join(&name)).expect("read");
+    let at = bytes.len() - 300;
+    bytes[at] ^= 1;
+    fs::write(dir.path().join(&name), bytes).expect("write");
+    let db = options().segment_bytes(1 << 20).open(dir.path()).expect("open");
+    let report = db.recovery();
+    assert_eq!((report.scanned_logs, report.torn_bytes), (1, 0), "{report}");
+    assert!(report.repairs.iter().any(|repair| repair.contains(&name)), "{report}");
+    let users = db.namespace("users").expect("find");
+    users.put("key:001", b"changed").expect("put");
+    assert_eq!(users.list(&ListOptions::new()).expect("list").iter().count(), 99);
+}
+
+#[test]
+fn a_close_on_a_full_disk_goes_without_the_footer() {
+    let dir = scratch_dir();
+    in_one_log(dir.path()).close().expect("close");
+    // The manifest, the put, and then the footer.
+    let full = Arc::new(Injector::new(Target::Write, ENOSPC, 2, 1));
+    let options_on_full = options().durability(Durability::Os).segment_bytes(1 << 20);
+    let db = options_on_full.disk_hook(full.clone()).open(dir.path()).expect("open");
+    db.namespace("users").expect("find").put("key:001", b"changed").expect("put");
+    db.close().expect("close");
+    assert_eq!(full.failed(), 1);
+    let db = options().segment_bytes(1 << 20).open(dir.path()).expect("open");
+    let report = db.recovery();
+    assert_eq!((report.scanned_logs, report.clean, report.torn_bytes), (1, true, 0), "{report}");
+    let value = db.namespace("users").expect("find").get("key:001").expect("get");
+    assert_eq!(value.as_deref(), Some(&b"changed"[..]));
+}
+
 #[test]
 fn a_full_disk_can_be_opened_and_read() {
     let dir = scratch_dir();

@@ -52,7 +52,8 @@ pub(crate) fn write(committer: &Committer, stage: &Stage, target: &Path) -> Resu
     let sealed = witness.sealed.values().map(|sealed| Entry::Sealed(*sealed));
     let (segment, end) =
         logs.clone().last().map_or_else(Default::default, |(segment, end)| (segment.id(), *end));
-    let closed = Closed { last_seqno: moment.last_seqno, segment, end, clock_ms: moment.clock_ms };
+    let (last_seqno, clock_ms) = (moment.last_seqno, moment.clock_ms);
+    let closed = Closed { last_seqno, segment, end, clock_ms, footer_crc: 0 };
     let counters = Entry::Counters {
         next_segment: witness.next_segment,
         epoch: witness.epoch,

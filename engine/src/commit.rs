@@ -15,6 +15,7 @@
 //!   `pwrite` and at most one `fdatasync`.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use crate::format::{Seed, StoreId};
 use crate::keyspace::{Change, Existed, Found, Keyspace};
 use crate::segment::active::{Log, NewLog};
 use crate::segment::blob::Blob;
+use crate::segment::sealed;
 use crate::segment::{Segment, file_name};
 use crate::stats::WriteCounts;
 use crate::witness::ManifestFile;
@@ -883,17 +885,35 @@ impl Committer {
         }
         let last_seqno = writer.next_seqno - 1;
         let clock_ms = self.keyspace.time.guarded_ms();
-        let (segment, end) = match &mut writer.log {
+        let (segment, end, footer_crc) = match &mut writer.log {
             Some(log) => {
-                let trimmed = log.trim().and_then(|()| log.file.sync());
-                trimmed.map_err(|error| Error::io("trim the log", log.file.path(), error))?;
-                (log.segment.id(), log.end())
+                let finished = finish(log);
+                let finished =
+                    finished.map_err(|error| Error::io("finish the log", log.file.path(), error));
+                (log.segment.id(), log.end(), finished?)
             }
-            None => (SegmentId(0), 0),
+            None => (SegmentId(0), 0, 0),
         };
-        let closed = Closed { last_seqno, segment, end, clock_ms };
+        let closed = Closed { last_seqno, segment, end, clock_ms, footer_crc };
         self.record_in(&mut manifest, &Entry::Closed(closed))
     }
+}
+
+/// Gives a log the length of its content, and behind it a footer, which spares the next opening from
+/// reading it. Returns the footer's checksum, 0 if there is none: it only serves speed, so a log without
+/// a record, a damaged one, and a full disk go without.
+fn finish(log: &mut Log) -> io::Result<u32> {
+    log.trim()?;
+    let footer = match sealed::footer_of(&log.segment.body, log.end()) {
+        Ok((bytes, trailer, _)) if trailer.record_count > 0 => Some((bytes, trailer.footer_crc)),
+        _ => None,
+    };
+    let footer_crc = match footer {
+        Some((bytes, footer_crc)) if log.append_footer(&bytes)? => footer_crc,
+        _ => 0,
+    };
+    log.file.sync()?;
+    Ok(footer_crc)
 }
 
 /// Gives each record its seqno and header checksum. Returns the chain's new value.

@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use crate::address::{Address, SegmentId};
 use crate::commit::{Committer, FullLog, Site, tombstone};
-use crate::error::{Corruption, Damage, Error};
-use crate::format::footer::Builder;
+use crate::error::{Corruption, Error};
+use crate::format::footer::Trailer;
 use crate::format::manifest::{Entry, Sealed};
 use crate::format::record::{Extent, Header, Kind, Record};
 use crate::format::segment_header::SegmentKind;
@@ -36,8 +36,7 @@ use crate::keyspace::{Keyspace, is_expired};
 use crate::merge::{Current, Merge, Source};
 use crate::mmap::Map;
 use crate::segment::blob::Blob;
-use crate::segment::scan::{self, Values};
-use crate::segment::sealed::Footer;
+use crate::segment::sealed::{self, Footer};
 use crate::segment::{Body, Segment, file_name};
 use crate::stage::Stage;
 
@@ -329,20 +328,7 @@ impl Compactor {
     /// Gives a log its footer.
     fn seal(&self, log: &FullLog) -> Result<(), Error> {
         let body = &log.segment.body;
-        let mut scan = scan::scan_log(body, Values::Trust);
-        if let Some((offset, damage)) = scan.stop {
-            return Err(body.corruption(offset, damage).into());
-        }
-        if scan.end != log.end {
-            let damage = Damage::CutShort { what: "log", wanted: log.end, found: scan.end };
-            return Err(body.corruption(scan.end, damage).into());
-        }
-        scan::sort(&mut scan.records, body);
-        let mut footer = Builder::new(body.id, body.seed, log.end);
-        for found in &scan.records {
-            footer.push(&found.composite(body), &found.entry);
-        }
-        let (bytes, trailer) = footer.finish(scan.clock_ms, scan.chain);
+        let (bytes, trailer, last_seqno) = sealed::footer_of(body, log.end)?;
         let file_len = log.end + bytes.len() as u64;
         let fail = |error| Error::io("seal a log", log.file.path(), error);
         let written = log.file.set_len(log.end).and_then(|()| log.file.write_at(&bytes, log.end));
@@ -354,8 +340,7 @@ impl Compactor {
         let whole = Map::new(log.file.as_file(), file_len as usize, file_len as usize);
         let footer = Footer::open(body, Arc::new(whole.map_err(fail)?))?;
         let (segment, kind, records_end) = (body.id, SegmentKind::Log, log.end);
-        let footer_crc = trailer.footer_crc;
-        let (last_seqno, clock_ms) = (scan.last_seqno, scan.clock_ms);
+        let Trailer { footer_crc, clock_ms, .. } = trailer;
         let sealed =
             Sealed { segment, kind, file_len, records_end, footer_crc, last_seqno, clock_ms };
         self.committer.record(&Entry::Sealed(sealed))?;

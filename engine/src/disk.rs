@@ -51,6 +51,11 @@ pub trait Hook: Send + Sync + 'static {
     }
 }
 
+/// Whether an operation failed because there is no room, for anyone or for this user.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The file system, with a test's hook in front of it if there is one.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {

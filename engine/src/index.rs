@@ -46,8 +46,8 @@ use crate::address::Address;
 use crate::sync::Arc;
 
 use block::{KEY_LEN_MAX, Keys};
-use hash::{Hash, HashWriter};
-use tree::{BulkTree, Limits, Tree, TreeWriter};
+use hash::{Hash, HashWriter, Words};
+use tree::{BulkLeaves, Limits, Tree, TreeWriter};
 
 pub(crate) use block::{Traits, Visited, prefetch};
 pub(crate) use hash::KeyHash;
@@ -323,14 +323,22 @@ impl IndexWriter {
         }
     }
 
-    /// Starts to fill an empty index with about `keys` keys in order.
+    /// A part of a bulk load, to be filled by whatever thread.
+    pub(crate) fn bulk_part(&self) -> BulkPart {
+        let (hash, words) = (self.hash.shared(), Words::new());
+        BulkPart { hash, words, leaves: self.tree.bulk() }
+    }
+
+    /// Fills an empty index with the keys of `parts`, on as many threads as `threads`.
     ///
     /// # Panics
-    /// If the index is not empty.
-    pub(crate) fn bulk_load(&mut self, keys: usize) -> BulkLoader<'_> {
+    /// If the index is not empty, or the keys of a part are not all larger than those of the part before.
+    pub(crate) fn bulk_load(&mut self, parts: Vec<BulkPart>, threads: usize) {
         assert_eq!(self.hash.keys(), 0, "a bulk load needs an empty index");
-        self.hash.reserve(keys);
-        BulkLoader { tree: self.tree.bulk(), pending: Vec::with_capacity(PENDING), writer: self }
+        let (leaves, words): (Vec<_>, Vec<_>) =
+            parts.into_iter().map(|part| (part.leaves, part.words)).unzip();
+        self.hash.fill(&words, threads);
+        self.tree.adopt(leaves);
     }
 
     /// Frees what readers can no longer see, and helps the epoch along. For when there is nothing else
@@ -341,42 +349,21 @@ impl IndexWriter {
     }
 }
 
-/// Keys of a bulk load whose buckets are being fetched.
-const PENDING: usize = 16;
-
-/// Fills an empty index with keys in order: the hash at once, the tree from the bottom up, to be seen
-/// at [`Self::finish`]. Dropped before that it leaves the tree empty and the hash not: discard both.
-pub(crate) struct BulkLoader<'a> {
-    writer: &'a mut IndexWriter,
-    tree: BulkTree,
-    pending: Vec<(KeyHash, Address)>,
+/// Keys that are to fill an empty index together with those of other parts. Dropped before that, it
+/// leaves nothing behind.
+pub(crate) struct BulkPart {
+    hash: Arc<Hash>,
+    words: Words,
+    leaves: BulkLeaves,
 }
 
-impl BulkLoader<'_> {
+impl BulkPart {
     /// # Panics
     /// If `key` is not larger than the one before, or too long: a bug of the caller.
     pub(crate) fn push(&mut self, key: &[u8], address: Address, traits: Traits) {
         assert!(key.len() <= KEY_LEN_MAX, "a key of {} bytes", key.len());
-        let hash = self.writer.hash.hash(key);
-        self.writer.hash.prefetch(hash);
-        self.tree.push(key, traits);
-        self.pending.push((hash, address));
-        if self.pending.len() == PENDING {
-            self.insert_pending();
-        }
-    }
-
-    fn insert_pending(&mut self) {
-        for (hash, address) in self.pending.drain(..) {
-            self.writer.hash.insert(hash, address);
-        }
-        self.writer.hash.sweep();
-    }
-
-    /// Shows the keys to lists.
-    pub(crate) fn finish(mut self) {
-        self.insert_pending();
-        self.writer.tree.adopt(self.tree);
+        self.words.push(self.hash.hash(key), address);
+        self.leaves.push(key, traits);
     }
 }
 

@@ -30,7 +30,7 @@
 //! |---|---|
 //! | `sync`, `address`, `error` | the words that everything else is written in |
 //! | `format` | bytes to values and back; cites `format-spec.md` |
-//! | `clock`, `warmth`, `mmap`, `disk`, `options`, `key`, `stats` | time, memory, files, limits, composite keys, numbers |
+//! | `clock`, `warmth`, `mmap`, `disk`, `workers`, `options`, `key`, `stats` | time, memory, files, threads, limits, composite keys, numbers |
 //! | `segment` | files of records: one that is appended to, many that are read |
 //! | `index` | key to address, and keys in order |
 //! | `catalog`, `keyspace` | which segments there are; what is published |
@@ -80,6 +80,7 @@ mod value;
 mod verify;
 mod warmth;
 mod witness;
+mod workers;
 
 #[cfg(feature = "testing")]
 pub mod testing;

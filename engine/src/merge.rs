@@ -10,13 +10,15 @@ use crate::error::Corruption;
 use crate::format::footer::Entry;
 use crate::format::record::Kind;
 use crate::index::prefetch;
+use crate::segment::bins::Rows;
 use crate::segment::scan::Found;
 use crate::segment::sealed::Entries;
 use crate::segment::{Body, Segment};
 
-/// One sorted list: a footer, or the sorted records of a scan.
+/// One sorted list: a footer, the records of a log, or those of a segment whose footer is damaged.
 pub(crate) enum Source<'a> {
     Footer(Entries<'a>),
+    Rows { rows: Rows<'a>, key: &'a [u8] },
     Scan { records: std::slice::Iter<'a, Found>, body: &'a Body, key: Vec<u8> },
 }
 
@@ -29,24 +31,33 @@ impl<'a> Source<'a> {
         Source::Scan { records: records.iter(), body, key: Vec::new() }
     }
 
-    fn next(&mut self) -> Result<Option<Entry>, Corruption> {
+    /// The next record, `None` after the last; [`Self::key`] is its composite key.
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, Corruption> {
         match self {
             Source::Footer(entries) => entries.next(),
-            Source::Scan { records, body, key } => Ok(records.next().map(|found| {
-                if let Some(ahead) = records.as_slice().get(FETCHED_AHEAD) {
-                    prefetch(ahead.key(body).as_ptr());
-                }
-                key.clear();
-                key.extend_from_slice(&found.namespace.to_be_bytes());
-                key.extend_from_slice(found.key(body));
-                found.entry
+            Source::Rows { rows, key } => Ok(rows.next().map(|(found, entry)| {
+                *key = found;
+                entry
             })),
+            Source::Scan { records, body, key } => {
+                let Some(found) = records.next() else { return Ok(None) };
+                if let Some(ahead) = records.as_slice().get(FETCHED_AHEAD) {
+                    let start = body.bytes_from(ahead.offset()).as_ptr();
+                    (0..2).for_each(|line| prefetch(start.wrapping_add(64 * line)));
+                }
+                let record = found.record(body)?;
+                key.clear();
+                key.extend_from_slice(&record.header.namespace.to_be_bytes());
+                key.extend_from_slice(record.key);
+                Ok(Some(Entry::of(&record.header, found.offset())))
+            }
         }
     }
 
-    fn key(&self) -> &[u8] {
+    pub(crate) fn key(&self) -> &[u8] {
         match self {
             Source::Footer(entries) => entries.key(),
+            Source::Rows { key, .. } => key,
             Source::Scan { key, .. } => key,
         }
     }

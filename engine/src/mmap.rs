@@ -76,6 +76,12 @@ impl Map {
         debug_assert!(before <= end, "what is published stays so");
     }
 
+    /// Takes back what was published behind `end`; nobody else can be reading it.
+    pub(crate) fn cut(&mut self, end: usize) {
+        let published = self.published.get_mut();
+        *published = end.min(*published);
+    }
+
     /// Makes what is final below `end` readable; an end that was reached before stays.
     pub(crate) fn publish_up_to(&self, end: usize) {
         assert!(end <= self.raw.len(), "only mapped bytes can be published");

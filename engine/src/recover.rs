@@ -3,7 +3,8 @@
 //! ```text
 //!   manifest ──> which segments there must be
 //!   sealed   ──> their footers          ─┐
-//!   unsealed ──> scanned group by group ─┴──> one merge in key order ──> index
+//!   closed   ──> a footer, if it has one ┼──> merged in key order, range by range ──> index
+//!   unsealed ──> scanned group by group ─┘
 //!   blobs    ──> opened, and not read   ─────────────── extents ──────────┘
 //! ```
 //!
@@ -13,18 +14,18 @@
 //! refers to a large value counts like one that has it: unless a watermark or the end of its blob vouches
 //! for the value, that is read, which is at most what was in the blobs that were being written.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::address::{Address, SegmentId, Slot};
+use crate::address::{SegmentId, Slot};
 use crate::clock::Timekeeper;
 use crate::commit::{FullLog, Leftovers, Start, Unproven};
 use crate::disk::{DirLock, Disk, LockRefusal};
@@ -32,20 +33,25 @@ use crate::error::{Corruption, Damage, Error};
 use crate::format::StoreId;
 use crate::format::footer::Entry;
 use crate::format::manifest::{Closed, Decoded, Sealed, Witness};
-use crate::format::record::{BLOCK_LEN, ContentSum, EXTENT_ALIGN, Extent, Header, Kind, table_of};
+use crate::format::record::{BLOCK_LEN, ContentSum, EXTENT_ALIGN, Extent, Header, table_of};
 use crate::format::segment_header::{RECORDS_START, Refusal, SegmentHeader, SegmentKind};
 use crate::index;
 use crate::keyspace::Keyspace;
-use crate::merge::{Covers, Merge, Source};
 use crate::mmap::Map;
 use crate::options::Options;
 use crate::registry::random_128;
 use crate::segment::active::Log;
+use crate::segment::bins::{Binned, Cuts, Piece};
 use crate::segment::blob::Blob;
 use crate::segment::scan::{self, Found, LogScan, Values};
 use crate::segment::sealed::Footer;
 use crate::segment::{Body, Segment, file_name};
 use crate::witness::{self, ManifestFile};
+use crate::workers;
+
+mod load;
+
+use load::{Input, List};
 
 const LOCK_FILE_NAME: &str = "LOCK";
 
@@ -269,12 +275,24 @@ struct SealedSource {
     rebuilt: Vec<Found>,
 }
 
+/// A log before it was read.
+struct OpenLog {
+    id: SegmentId,
+    body: Body,
+    footer: Option<(Footer, Closed)>,
+}
+
 /// A log that was scanned, before it is decided how much of it counts.
 struct Scanned {
     id: SegmentId,
-    /// Shows more than what is final, so it is only good for scanning.
+    /// May show more than what is final.
     body: Body,
     scan: LogScan,
+    binned: Binned,
+    /// Lists the records in the place of `binned`.
+    footer: Option<Footer>,
+    /// Where the first record starts that is not known to be durable.
+    unproven_from: u64,
 }
 
 /// A log that is damaged in its first group, so that its place in the order is not known: what is
@@ -310,7 +328,9 @@ struct OpenedBlob {
 /// A log, and how much of it counts.
 struct LogSource {
     segment: Arc<Segment>,
-    records: Vec<Found>,
+    records: Binned,
+    /// Lists the records in the place of `records`.
+    footer: Option<Footer>,
     end: u64,
     chain: u32,
     /// Where the first record starts that is not known to be durable.
@@ -320,8 +340,8 @@ struct LogSource {
 impl Recovery<'_> {
     fn run(&mut self) -> Result<(Arc<Keyspace>, Start), Error> {
         self.find_leftovers()?;
-        let mut scanned = self.scan_logs()?;
-        self.check_large_values(&mut scanned)?;
+        let (mut scanned, cuts) = self.scan_logs()?;
+        self.check_large_values(&mut scanned, &cuts)?;
         let last_seqno = self.judge(&scanned)?;
         let clock_ms = self.clock_ms(&scanned);
         let (index, writer) = index::new(random_128() as u64);
@@ -330,15 +350,18 @@ impl Recovery<'_> {
         let sealed = self.open_sealed(&keyspace)?;
         let logs = self.keep_logs(scanned, &keyspace)?;
         let mut blobs = self.open_blobs(&keyspace)?;
-        fill_index(&keyspace, &sealed, &logs, |entry, key| {
-            self.hold(&keyspace, &mut blobs, entry, key)
-        })?;
+        let inputs = inputs(&sealed, &logs, &cuts);
+        load::fill(&keyspace, &inputs, |entry, key| self.hold(&keyspace, &mut blobs, entry, key))?;
         self.forget_unlisted_blobs();
         self.report.keys = keyspace.index.memory().keys;
         self.report.clean = self.witness.closed.is_some();
         self.blobs = self.resume(blobs)?;
         let start = self.start(logs, last_seqno)?;
         Ok((keyspace, start))
+    }
+
+    fn path_of(&self, log: SegmentId) -> PathBuf {
+        self.dir.join(file_name(log, SegmentKind::Log))
     }
 
     /// Files that are no part of the store: retired, or of a compaction that was not finished.
@@ -379,63 +402,169 @@ impl Recovery<'_> {
     }
 
     fn has_commits(&self, path: &Path, id: SegmentId) -> Result<bool, Error> {
-        let body = self.map_for_scan(path, id)?;
+        let body = self.map_log(path, id, None)?;
         let header = SegmentHeader::decode(body.map.bytes());
         let ours = header.is_ok_and(|header| header.store == self.store && header.segment == id);
         Ok(ours && scan::scan_log(&body, Values::Trust).commits > 0)
     }
 
-    /// Maps a log up to the last byte that was written to it.
-    fn map_for_scan(&self, path: &Path, id: SegmentId) -> Result<Body, Error> {
+    /// Maps a log up to the last byte that was written to it, or up to `end` if that is given.
+    fn map_log(&self, path: &Path, id: SegmentId, end: Option<u64>) -> Result<Body, Error> {
         let fail = |error| Error::io("open a log", path, error);
         let file = File::open(path).map_err(fail)?;
         let file_len = file.metadata().map_err(fail)?.len();
-        let len = crate::mmap::written_len(&file, file_len);
+        let written = crate::mmap::written_len(&file, file_len);
+        let len = end.map_or(written, |end| written.min(end));
         let map = if self.options.read_only {
             Map::copy_of(&file, len as usize)
         } else {
-            Map::new(&file, len as usize, len as usize)
+            let capacity = self.options.segment_bytes.max(written);
+            Map::new(&file, capacity as usize, len as usize)
         };
         Ok(Body::new(id, SegmentKind::Log, &self.store, map.map_err(fail)?))
     }
 
-    fn scan_logs(&mut self) -> Result<Vec<Scanned>, Error> {
+    fn scan_logs(&mut self) -> Result<(Vec<Scanned>, Cuts), Error> {
         let mut logs = Vec::new();
         for id in self.witness.open_logs.clone() {
-            let path = self.dir.join(file_name(id, SegmentKind::Log));
+            let path = self.path_of(id);
             if !path.exists() {
                 return Err(missing(id, SegmentKind::Log).into());
             }
-            let body = self.map_for_scan(&path, id)?;
-            self.check_header(&body, SegmentKind::Log)?;
-            let scan = scan::scan_log(&body, Values::Verify);
-            logs.push(Scanned { id, body, scan });
+            logs.push(self.open_log(id, &path)?);
         }
+        let (mut logs, cuts) = self.read_logs(logs);
         // A log that was made ahead of need can be older than one that was used before it.
         logs.sort_by_key(|log| {
             (log.scan.first_seqno.unwrap_or(u64::MAX), log.scan.last_seqno, log.id)
         });
-        self.report.scanned_logs = logs.len();
-        Ok(logs)
+        self.report.scanned_logs = logs.iter().filter(|log| log.footer.is_none()).count();
+        Ok((logs, cuts))
+    }
+
+    /// Opens a log, with the footer that a close left behind it, if it did.
+    fn open_log(&mut self, id: SegmentId, path: &Path) -> Result<OpenLog, Error> {
+        let has_footer = |closed: &Closed| closed.segment == id && closed.footer_crc != 0;
+        let Some(closed) = self.witness.closed.filter(has_footer) else {
+            return self.open_log_up_to(id, path, None);
+        };
+        let body = self.map_log(path, id, Some(RECORDS_START))?;
+        self.check_header(&body, SegmentKind::Log)?;
+        let corruption = match self.closed_footer(&body, path, &closed)? {
+            Ok(footer) => return Ok(OpenLog { id, body, footer: Some((footer, closed)) }),
+            Err(corruption) => corruption,
+        };
+        self.report.repairs.push(format!("read past a damaged footer: {corruption}"));
+        self.open_log_up_to(id, path, Some(closed.end))
+    }
+
+    /// Opens a log that is to be read record by record, or the part of it before `end`.
+    fn open_log_up_to(
+        &self,
+        id: SegmentId,
+        path: &Path,
+        end: Option<u64>,
+    ) -> Result<OpenLog, Error> {
+        let body = self.map_log(path, id, end)?;
+        self.check_header(&body, SegmentKind::Log)?;
+        Ok(OpenLog { id, body, footer: None })
+    }
+
+    /// Reads logs, each record by record if it has no footer. One thread walks a log; then all verify its
+    /// values and put its records into bins, piece by piece.
+    fn read_logs(&self, logs: Vec<OpenLog>) -> (Vec<Scanned>, Cuts) {
+        let threads = workers::threads();
+        let mut logs = workers::map(threads, logs, |OpenLog { id, body, footer }| {
+            if let Some((footer, closed)) = footer {
+                let (scan, unproven_from) = (scan_of_closed(&footer, &closed), closed.end);
+                let (footer, binned) = (Some(footer), Binned::default());
+                return Scanned { id, body, scan, footer, binned, unproven_from };
+            }
+            let scan = scan::scan_log(&body, Values::Trust);
+            let unproven_from = self.unproven_from(&scan);
+            let (footer, binned) = (None, Binned::default());
+            Scanned { id, body, scan, footer, binned, unproven_from }
+        });
+        let cuts = Cuts::of(logs.iter().flat_map(|Scanned { scan, body, .. }| {
+            scan.records.iter().map(move |records| (&records[..], body))
+        }));
+        let pieces = logs.iter().enumerate().flat_map(|(nth, Scanned { scan, body, .. })| {
+            scan.records.iter().map(move |records| (nth, records, body))
+        });
+        let binned = workers::map(threads, pieces.collect(), |(nth, records, body)| {
+            (nth, Piece::of(records, body, &cuts))
+        });
+        let mut damaged = BTreeSet::new();
+        for (nth, piece) in binned {
+            match piece {
+                Some(piece) => logs[nth].binned.pieces.push(piece),
+                None => drop(damaged.insert(nth)),
+            }
+        }
+        for nth in damaged {
+            let scan = scan::scan_log(&logs[nth].body, Values::Verify);
+            self.end_sooner(&mut logs[nth], scan, &cuts);
+        }
+        (logs, cuts)
+    }
+
+    /// Takes what counts of a log that has a damaged value: it ends there, as if nobody had walked past.
+    fn end_sooner(&self, log: &mut Scanned, scan: LogScan, cuts: &Cuts) {
+        log.scan = scan;
+        log.unproven_from = self.unproven_from(&log.scan);
+        let pieces = log.scan.records.iter();
+        log.binned.pieces =
+            pieces.filter_map(|records| Piece::of(records, &log.body, cuts)).collect();
+    }
+
+    /// Where the first record of a log starts that is not known to be durable. Its records are in commit
+    /// order.
+    fn unproven_from(&self, scan: &LogScan) -> u64 {
+        scan.start_after(self.proven_seqno.max(scan.durable_seqno))
+    }
+
+    /// The footer that the manifest knows to be behind a log which was closed, or what is wrong with it.
+    fn closed_footer(
+        &self,
+        body: &Body,
+        path: &Path,
+        closed: &Closed,
+    ) -> Result<Result<Footer, Corruption>, Error> {
+        let map = self.map_log(path, body.id, None)?.map;
+        Ok(Footer::open(body, Arc::new(map)).and_then(|footer| {
+            let trailer = &footer.trailer;
+            let count = trailer.max_seqno.wrapping_sub(trailer.min_seqno).wrapping_add(1);
+            let is_as_witnessed = trailer.footer_crc == closed.footer_crc
+                && trailer.footer_offset == closed.end
+                && trailer.max_seqno == closed.last_seqno
+                && trailer.record_count == count;
+            if is_as_witnessed {
+                return Ok(footer);
+            }
+            let damage = Damage::NotAsWitnessed { what: "footer" };
+            Err(body.corruption(trailer.footer_offset, damage))
+        }))
     }
 
     /// Ends each log before the first group with a reference to a value that did not reach the disk. Asks
     /// only where nothing says that it did.
-    fn check_large_values(&mut self, logs: &mut [Scanned]) -> Result<(), Error> {
+    fn check_large_values(&mut self, logs: &mut [Scanned], cuts: &Cuts) -> Result<(), Error> {
         let watermarks = logs.iter().map(|log| log.scan.durable_seqno);
         let vouched = watermarks.fold(self.proven_seqno, u64::max);
         let mut files = BTreeMap::new();
         for log in logs {
             if let Some(unsound) = self.first_unsound(log, vouched, &mut files)? {
-                log.scan = scan::scan_log_until(&log.body, unsound);
+                let scan = scan::scan_log_until(&log.body, unsound);
+                self.end_sooner(log, scan, cuts);
             }
             // Dead ones too: until a watermark vouches for their records, those are read again.
-            for entry in log.scan.records.iter().map(|found| &found.entry) {
-                if let Some(extent) = entry.extent
-                    && entry.seqno > vouched
+            for found in log.binned.references() {
+                let header = found.record(&log.body)?.header;
+                if let Some(extent) = header.extent
+                    && header.seqno > vouched
                     && matches!(files.get(&extent.segment()), Some(Some(_)))
                 {
-                    let end = extent.offset() + content_len(entry.value_len);
+                    let end = extent.offset() + content_len(header.value_len);
                     self.unproven_extents.push((extent.segment(), extent.offset()..end));
                 }
             }
@@ -450,11 +579,10 @@ impl Recovery<'_> {
         vouched: u64,
         files: &mut BTreeMap<SegmentId, Option<File>>,
     ) -> Result<Option<(u64, Damage)>, Error> {
-        let unproven = |found: &&Found| found.entry.seqno > vouched;
-        for found in log.scan.records.iter().filter(unproven) {
-            let (offset, Some(extent)) = (found.entry.offset, found.entry.extent) else { continue };
+        for found in log.binned.references() {
+            let (offset, header) = (found.offset(), found.record(&log.body)?.header);
+            let Some(extent) = header.extent.filter(|_| header.seqno > vouched) else { continue };
             let Some(file) = self.unsealed_blob(files, extent.segment())? else { continue };
-            let header = log.body.record(offset)?.header;
             let path = self.dir.join(file_name(extent.segment(), SegmentKind::Blob));
             let fail = |error| Error::io("read a large value", &path, error);
             if let Err(damage) = check_extent(file, &header, extent).map_err(fail)? {
@@ -761,7 +889,9 @@ impl Recovery<'_> {
     ) -> Result<Vec<LogSource>, Error> {
         let (mut logs, mut broken, mut last) = (Vec::new(), false, self.witness.last_seqno);
         let go_on: Vec<bool> = (0..scanned.len()).map(|nth| goes_on(&scanned, nth)).collect();
-        for (Scanned { id, body, scan }, goes_on) in scanned.into_iter().zip(go_on) {
+        for (Scanned { id, body, scan, binned, footer, unproven_from }, goes_on) in
+            scanned.into_iter().zip(go_on)
+        {
             let gap = scan.first_seqno.is_some_and(|first| first != last + 1);
             broken |= gap;
             if broken || scan.commits == 0 {
@@ -779,7 +909,9 @@ impl Recovery<'_> {
                 broken = !goes_on;
             }
             last = scan.last_seqno;
-            logs.push(self.keep_log(keyspace, id, scan)?);
+            let segment = self.keep_log(keyspace, body, scan.end)?;
+            let (records, end, chain) = (binned, scan.end, scan.chain);
+            logs.push(LogSource { segment, records, footer, end, chain, unproven_from });
         }
         Ok(logs)
     }
@@ -797,27 +929,25 @@ impl Recovery<'_> {
         self.leftovers.files.push(self.dir.join(file_name(id, SegmentKind::Log)));
     }
 
+    /// The segment of a log that counts up to `end`.
     fn keep_log(
         &self,
         keyspace: &Keyspace,
-        id: SegmentId,
-        scan: LogScan,
-    ) -> Result<LogSource, Error> {
-        let path = self.dir.join(file_name(id, SegmentKind::Log));
-        let fail = |error| Error::io("open a log", &path, error);
-        let file = File::open(&path).map_err(fail)?;
-        let capacity = self.options.segment_bytes.max(scan.end);
-        let map = Map::new(&file, capacity as usize, scan.end as usize).map_err(fail)?;
-        let body = Body::new(id, SegmentKind::Log, &self.store, map);
-        let slot = self.take_slot(keyspace)?;
-        let segment = Arc::new(Segment::new(body, slot));
+        mut body: Body,
+        end: u64,
+    ) -> Result<Arc<Segment>, Error> {
+        if self.options.read_only {
+            let path = self.path_of(body.id);
+            let map =
+                File::open(&path).and_then(|file| Map::new(&file, end as usize, end as usize));
+            body.map = map.map_err(|error| Error::io("open a log", &path, error))?;
+        } else {
+            body.map.cut(end as usize);
+            body.map.publish_up_to(end as usize);
+        }
+        let segment = Arc::new(Segment::new(body, self.take_slot(keyspace)?));
         keyspace.catalog.enter(Arc::clone(&segment));
-        let mut records = scan.records;
-        let proven = self.proven_seqno.max(scan.durable_seqno);
-        let unproven = records.iter().find(|found| found.entry.seqno > proven);
-        let unproven_from = unproven.map_or(scan.end, |found| found.entry.offset);
-        scan::sort(&mut records, &segment.body);
-        Ok(LogSource { segment, records, end: scan.end, chain: scan.chain, unproven_from })
+        Ok(segment)
     }
 
     /// Hands the logs to the committer: the last one is written on, the others wait for a footer.
@@ -890,65 +1020,35 @@ fn content_len(value_len: u32) -> u64 {
     table_of(0..value_len as usize).end as u64
 }
 
+/// What a scan of a log would have found that was closed with this footer.
+fn scan_of_closed(footer: &Footer, closed: &Closed) -> LogScan {
+    let trailer = &footer.trailer;
+    LogScan {
+        records: Vec::new(),
+        end: closed.end,
+        last_seqno: closed.last_seqno,
+        first_seqno: Some(trailer.min_seqno),
+        durable_seqno: closed.last_seqno,
+        clock_ms: trailer.clock_ms,
+        chain: trailer.chain_crc,
+        commits: 1,
+        stop: None,
+    }
+}
+
+/// All lists of records that there are.
+fn inputs<'a>(sealed: &'a [SealedSource], logs: &'a [LogSource], cuts: &'a Cuts) -> Vec<Input<'a>> {
+    let sealed = sealed.iter().map(|SealedSource { segment, rebuilt }| {
+        let list = segment.footer().map_or(List::Scan(rebuilt), List::Footer);
+        Input { segment, list }
+    });
+    let logs = logs.iter().map(|LogSource { segment, records, footer, .. }| {
+        let list = footer.as_ref().map_or(List::Log(records, cuts), List::Footer);
+        Input { segment, list }
+    });
+    sealed.chain(logs).collect()
+}
+
 fn missing(id: SegmentId, kind: SegmentKind) -> Corruption {
     Corruption { file: file_name(id, kind), offset: 0, damage: Damage::Missing }
-}
-
-/// Merges all records in key order and points the index at the newest of each key; `hold` is told of
-/// each that counts and refers to an extent.
-fn fill_index(
-    keyspace: &Keyspace,
-    sealed: &[SealedSource],
-    logs: &[LogSource],
-    mut hold: impl FnMut(&Entry, &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let of_sealed = sealed.iter().map(|source| {
-        let segment = &*source.segment;
-        match segment.footer() {
-            Some(footer) => (segment, Source::Footer(footer.entries())),
-            None => (segment, Source::of_scan(&source.rebuilt, &segment.body)),
-        }
-    });
-    let of_logs =
-        logs.iter().map(|log| (&*log.segment, Source::of_scan(&log.records, &log.segment.body)));
-    let count = sealed.iter().map(SealedSource::records).sum::<u64>()
-        + logs.iter().map(|log| log.records.len() as u64).sum::<u64>();
-    let mut merge = Merge::new(of_sealed.chain(of_logs))?;
-    let mut writer = keyspace.writer();
-    let mut loader = writer.bulk_load(count as usize);
-    let (mut covers, mut decided) = (Covers::default(), Vec::new());
-    while let Some(current) = merge.current() {
-        covers.move_to(current.key);
-        covers.take(current.key, &current.entry);
-        let is_point = matches!(current.entry.kind, Kind::Put | Kind::Delete);
-        if is_point && decided != current.key {
-            decided.clear();
-            decided.extend_from_slice(current.key);
-            if current.entry.kind == Kind::Put && !covers.kill(current.entry.seqno) {
-                let entry = &current.entry;
-                let address = Address::new(current.segment.slot, entry.offset);
-                let traits = index::Traits {
-                    expires_at_ms: entry.expires_ms,
-                    has_metadata: entry.metadata_len > 0,
-                };
-                if entry.extent.is_some() {
-                    hold(entry, current.key)?;
-                }
-                loader.push(current.key, address, traits);
-                current.segment.add_live(entry.record_len(current.key.len()));
-            }
-        }
-        merge.advance()?;
-    }
-    loader.finish();
-    Ok(())
-}
-
-impl SealedSource {
-    fn records(&self) -> u64 {
-        match self.segment.footer() {
-            Some(footer) => footer.trailer.record_count,
-            None => self.rebuilt.len() as u64,
-        }
-    }
 }

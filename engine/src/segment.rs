@@ -32,6 +32,7 @@ use crate::format::{Seed, StoreId};
 use crate::mmap::{self, Map};
 
 pub(crate) mod active;
+pub(crate) mod bins;
 pub(crate) mod blob;
 pub(crate) mod extents;
 pub(crate) mod scan;

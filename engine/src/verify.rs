@@ -119,7 +119,7 @@ fn verify_segment(keyspace: &Keyspace, segment: &Arc<Segment>, report: &mut Veri
         Some(footer) => verify_sealed(segment, footer, report),
         None => {
             let scan = scan::scan_log(body, Values::Verify);
-            report.records += scan.records.len() as u64;
+            report.records += scan.records.iter().map(|piece| piece.len() as u64).sum::<u64>();
             report.damaged.extend(scan.stop.map(|(at, damage)| body.corruption(at, damage)));
         }
     }

@@ -66,6 +66,8 @@ pub(crate) struct Closed {
     pub(crate) segment: SegmentId,
     pub(crate) end: u64,
     pub(crate) clock_ms: u64,
+    /// Of the footer behind the records of that log; 0 if there is none.
+    pub(crate) footer_crc: u32,
 }
 
 /// One step in the life of a store.
@@ -299,6 +301,7 @@ fn decode_body(kind: u8, body: &[u8]) -> Option<Entry> {
             end: read_u64(body, 8),
             clock_ms: read_u64(body, 16),
             segment: SegmentId(read_u32(body, 24)),
+            footer_crc: read_u32(body, 28),
         })),
         (COUNTERS, 24) => Some(Entry::Counters {
             next_segment: read_u32(body, 0),
@@ -368,6 +371,7 @@ impl Entry {
                 write_u64(&mut body, 8, closed.end);
                 write_u64(&mut body, 16, closed.clock_ms);
                 write_u32(&mut body, 24, closed.segment.0);
+                write_u32(&mut body, 28, closed.footer_crc);
                 (CLOSED, body)
             }
             Entry::Counters { next_segment, epoch, last_seqno, clock_ms } => {
@@ -421,7 +425,13 @@ mod tests {
                 inputs: vec![SegmentId(1)],
                 outputs: vec![sealed(3, SegmentKind::Run)],
             },
-            Entry::Closed(Closed { last_seqno: 9, segment: SegmentId(2), end: 4444, clock_ms: 7 }),
+            Entry::Closed(Closed {
+                last_seqno: 9,
+                segment: SegmentId(2),
+                end: 4444,
+                clock_ms: 7,
+                footer_crc: 77,
+            }),
         ]
     }
 

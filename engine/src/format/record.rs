@@ -565,16 +565,32 @@ pub(crate) fn decode_record(input: &[u8], initial: u32) -> Result<Record<'_>, Da
     if input.len() < HEADER_LEN {
         return Err(cut_short("record header", HEADER_LEN, input.len()));
     }
+    let head_len = HEADER_LEN
+        + usize::from(input[5] & EXPIRES) * 8
+        + usize::from(read_u16(input, 6))
+        + usize::from(read_u16(input, 22))
+        + if input[5] & REFERENCE != 0 { REFERENCE_LEN } else { 0 };
+    let Some(head) = input.get(..head_len) else {
+        return Err(cut_short("record header with key and metadata", head_len, input.len()));
+    };
+    checksum("record header", read_u32(input, 0), crc32_from(initial, &head[4..]))?;
+    decode_again(input)
+}
+
+/// Decodes a record whose checksum was verified before.
+pub(crate) fn decode_again(input: &[u8]) -> Result<Record<'_>, Damage> {
+    if input.len() < HEADER_LEN {
+        return Err(cut_short("record header", HEADER_LEN, input.len()));
+    }
     let (key_len, metadata_len) = (read_u16(input, 6), read_u16(input, 22));
     let key_start = key_start(input[5]);
     let key_end = key_start + usize::from(key_len);
     let covered = key_end + usize::from(metadata_len);
     let is_reference = input[5] & REFERENCE != 0;
     let head_len = covered + if is_reference { REFERENCE_LEN } else { 0 };
-    let Some(head) = input.get(..head_len) else {
+    if input.len() < head_len {
         return Err(cut_short("record header with key and metadata", head_len, input.len()));
-    };
-    checksum("record header", read_u32(input, 0), crc32_from(initial, &head[4..]))?;
+    }
     let Some(kind) = Kind::from_byte(input[4]) else {
         return Err(Damage::Field { field: "kind", found: u64::from(input[4]) });
     };
@@ -615,6 +631,15 @@ pub(crate) fn decode_record(input: &[u8], initial: u32) -> Result<Record<'_>, Da
     });
     let (key, metadata) = (&input[key_start..key_end], &input[key_end..covered]);
     Ok(Record { header, key, metadata, content })
+}
+
+/// The key of a record whose checksum was verified before.
+pub(crate) fn key_of(input: &[u8]) -> &[u8] {
+    if input.len() < HEADER_LEN {
+        return &[];
+    }
+    let start = HEADER_LEN + usize::from(input[5] & EXPIRES) * 8;
+    input.get(start..start + usize::from(read_u16(input, 6))).unwrap_or(&[])
 }
 
 /// Rules between fields that a sound checksum does not prove: a record that breaks one was written

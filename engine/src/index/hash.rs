@@ -44,6 +44,7 @@ use super::block::prefetch;
 use super::reclaim::{Gauge, Guard, Reclaimer};
 use crate::address::Address;
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Mutex, Ordering};
+use crate::workers;
 
 /// 16,384 shards: a shard grows in one go while the writer waits, so it must stay small. At 10^8 keys
 /// one holds about 6,100.
@@ -327,6 +328,46 @@ fn lock<T>(mutex: &Mutex<T>) -> crate::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// Shards whose keys are put together before a hash is filled: their tables stay in a core's cache.
+const GROUP_SHARDS: usize = if cfg!(loom) { 1 } else { 256 };
+
+/// Keys that are to be put into an empty hash, grouped by shards.
+pub(super) struct Words {
+    groups: Box<[Group]>,
+}
+
+/// What the slots of some neighbouring shards are to hold, and in which of them.
+#[derive(Default)]
+struct Group {
+    words: Vec<u64>,
+    shards: Vec<u8>,
+}
+
+impl Words {
+    pub(super) fn new() -> Words {
+        Words { groups: (0..(1 << SHARD_BITS) / GROUP_SHARDS).map(|_| Group::default()).collect() }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, hash: KeyHash, address: Address) {
+        let group = &mut self.groups[hash.shard() / GROUP_SHARDS];
+        group.words.push(hash.word(address));
+        group.shards.push((hash.shard() % GROUP_SHARDS) as u8);
+    }
+}
+
+impl Group {
+    /// Puts the words into the tables of these shards, which have room for them.
+    fn place(&self, shards: &[AtomicPtr<Bucket>]) {
+        for (word, shard) in self.words.iter().zip(&self.shards) {
+            let table = TablePtr(shards[usize::from(*shard)].load(Ordering::Relaxed));
+            // SAFETY: the writer made the table, on the thread that started this one, and holds on to it
+            // while it has groups placed.
+            unsafe { table.view() }.place(*word);
+        }
+    }
+}
+
 /// How full a shard's table is.
 #[derive(Clone, Copy, Default)]
 struct Load {
@@ -398,9 +439,9 @@ impl HashWriter {
         self.hash.hash(key)
     }
 
-    #[inline]
-    pub(super) fn prefetch(&self, hash: KeyHash) {
-        self.hash.prefetch(hash);
+    /// Hashes keys as this hash does.
+    pub(super) fn shared(&self) -> Arc<Hash> {
+        Arc::clone(&self.hash)
     }
 
     pub(super) fn keys(&self) -> u64 {
@@ -465,19 +506,29 @@ impl HashWriter {
         }
     }
 
-    /// Makes room for most of `keys` keys in all, so that a bulk load need not grow step by step. Not
-    /// for all of them: what a table has too much it would keep.
-    pub(super) fn reserve(&mut self, keys: usize) {
-        let per_shard = (keys - keys / 4) / self.loads.len();
-        if per_shard <= SLOTS {
-            return; // Some shards would get a table and no key.
-        }
-        for shard in 0..self.loads.len() {
-            let class = class_after_growth(per_shard, self.current(shard));
-            if class.is_some_and(|class| BUCKETS[class] as usize > self.table(shard).0.len()) {
-                self.rebuild(shard, class);
+    /// Puts the keys of `parts` into this hash, which is empty, on as many threads as `threads`. The
+    /// caller knows that no two are the same.
+    pub(super) fn fill(&mut self, parts: &[Words], threads: usize) {
+        let groups = self.loads.chunks_mut(GROUP_SHARDS).enumerate().collect();
+        workers::map(threads, groups, |(nth, loads)| {
+            for shard in parts.iter().flat_map(|part| &part.groups[nth].shards) {
+                loads[usize::from(*shard)].keys += 1;
+            }
+        });
+        for (shard, load) in self.hash.shards.iter().zip(&mut self.loads) {
+            load.used = load.keys;
+            self.hash.keys.add(load.keys as usize);
+            let class =
+                (load.keys > 0).then(|| class_after_growth(load.keys as usize, TablePtr::NONE));
+            if let Some(class) = class.flatten() {
+                shard.store(TablePtr::new(class, &mut self.arena).0, Ordering::Release);
             }
         }
+        let shards = self.hash.shards.chunks(GROUP_SHARDS).enumerate().collect();
+        workers::map(threads, shards, |(nth, shards): (usize, &[AtomicPtr<Bucket>])| {
+            parts.iter().for_each(|part| part.groups[nth].place(shards));
+        });
+        self.note_bytes();
     }
 
     /// Frees a few tables that nobody can see any more.

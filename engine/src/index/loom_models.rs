@@ -233,7 +233,7 @@ fn loom_a_walk_beside_a_bulk_load() {
     walk_beside(b"", b"", b"abcd", |writer| {
         let mut bulk = writer.bulk();
         b"abcd".iter().for_each(|key| bulk.push(&[*key], Traits::default()));
-        writer.adopt(bulk);
+        writer.adopt(vec![bulk]);
     });
 }
 

@@ -257,14 +257,19 @@ impl Twin {
         let mut keys: Vec<Vec<u8>> = numbers.map(key).collect();
         keys.sort();
         keys.dedup();
-        let mut loader = self.writer.bulk_load(keys.len());
-        for key in &keys {
-            let traits = traits(&mut self.random);
-            let address = self.log.append(key, traits);
-            loader.push(key, address, traits);
-            self.map.insert(key.clone(), (address, traits));
+        let mut parts = Vec::new();
+        for some in keys.chunks(keys.len() / 3 + 1) {
+            parts.push(self.writer.bulk_part()); // It stays empty.
+            let mut part = self.writer.bulk_part();
+            for key in some {
+                let traits = traits(&mut self.random);
+                let address = self.log.append(key, traits);
+                part.push(key, address, traits);
+                self.map.insert(key.clone(), (address, traits));
+            }
+            parts.push(part);
         }
-        loader.finish();
+        self.writer.bulk_load(parts, 2);
         self.check();
     }
 
@@ -332,13 +337,13 @@ fn a_bulk_load_is_an_index_like_any_other() {
 
 #[test]
 fn a_bulk_load_that_is_given_up_leaks_nothing() {
-    let (index, mut writer) = new(3);
-    let mut loader = writer.bulk_load(10);
+    let (index, writer) = new(3);
+    let mut part = writer.bulk_part();
     for number in 0..10_000u32 {
         let address = Address::from_bits(1 + u64::from(number));
-        loader.push(&number.to_be_bytes(), address, Traits::default());
+        part.push(&number.to_be_bytes(), address, Traits::default());
     }
-    drop(loader);
+    drop(part);
     drop(writer);
     index.walk(b"", &index.pin(), |_, _| unreachable!("not finished, so not shown"));
 }
@@ -346,10 +351,21 @@ fn a_bulk_load_that_is_given_up_leaks_nothing() {
 #[test]
 #[should_panic(expected = "keys of a bulk load must ascend")]
 fn a_bulk_load_out_of_order_is_a_bug() {
+    let (_index, writer) = new(3);
+    let mut part = writer.bulk_part();
+    part.push(b"b", Address::from_bits(1), Traits::default());
+    part.push(b"b", Address::from_bits(2), Traits::default());
+}
+
+#[test]
+#[should_panic(expected = "keys of a bulk load must ascend")]
+fn parts_of_a_bulk_load_out_of_order_are_a_bug() {
     let (_index, mut writer) = new(3);
-    let mut loader = writer.bulk_load(2);
-    loader.push(b"b", Address::from_bits(1), Traits::default());
-    loader.push(b"b", Address::from_bits(2), Traits::default());
+    let mut parts = vec![writer.bulk_part(), writer.bulk_part()];
+    for part in &mut parts {
+        part.push(b"b", Address::from_bits(1), Traits::default());
+    }
+    writer.bulk_load(parts, 1);
 }
 
 #[test]

@@ -345,12 +345,14 @@ impl TreeWriter {
         more
     }
 
-    /// Takes the keys of a bulk load. The tree must be empty.
-    pub(super) fn adopt(&mut self, bulk: BulkTree) {
+    /// Takes the keys of a bulk load, whose parts are in order. The tree must be empty.
+    pub(super) fn adopt(&mut self, parts: Vec<BulkLeaves>) {
         let old = self.tree.root();
         let live = Live { tree: &self.tree };
         assert!(live.view(old).is_leaf() && live.view(old).count() == 0, "the tree has keys");
-        let (root, bytes) = bulk.finish();
+        let mut rows = BulkRows::new(self.edit.limits);
+        parts.into_iter().for_each(|part| rows.append(part));
+        let (root, bytes) = rows.finish();
         if let Some(root) = root {
             self.tree.bytes.add(bytes);
             self.tree.root.store(root.as_raw(), Ordering::Release);
@@ -359,8 +361,8 @@ impl TreeWriter {
         self.bury();
     }
 
-    pub(super) fn bulk(&self) -> BulkTree {
-        BulkTree::new(self.edit.limits)
+    pub(super) fn bulk(&self) -> BulkLeaves {
+        BulkLeaves::new(self.edit.limits)
     }
 
     /// Frees all blocks that nobody can see any more, after helping the epoch along.
@@ -879,18 +881,21 @@ fn separator<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
     &right[..common_prefix_len(left, right) + 1]
 }
 
-/// A tree built from the bottom up, of keys that come in order. Nobody sees it before it is adopted.
-pub(super) struct BulkTree {
+/// Leaves of keys that come in order: a part of a tree that is built from the bottom up. Nobody sees
+/// them before they are adopted.
+pub(super) struct BulkLeaves {
     limits: Limits,
+    /// Of all blocks.
     bytes: usize,
     /// Of the leaf that is being filled.
     keys: Keys,
     key_bytes: usize,
     traits: Vec<Traits>,
-    /// The last key of the leaf before that one.
+    /// The first key of all.
+    first: Vec<u8>,
+    /// The last key of the leaf before the one that is being filled.
     last: Vec<u8>,
-    /// Of the inner blocks that are being filled, the lowest first.
-    rows: Vec<BulkRow>,
+    row: BulkRow,
 }
 
 /// A row that is being filled. Its first separator stands before its first child.
@@ -901,16 +906,25 @@ struct BulkRow {
     separator_bytes: usize,
 }
 
-impl BulkTree {
-    fn new(limits: Limits) -> BulkTree {
-        BulkTree {
+impl BulkRow {
+    fn push(&mut self, separator: &[u8], child: BlockPtr) {
+        self.separators.push(separator);
+        self.separator_bytes += separator.len();
+        self.children.push(child);
+    }
+}
+
+impl BulkLeaves {
+    fn new(limits: Limits) -> BulkLeaves {
+        BulkLeaves {
             limits,
             bytes: 0,
             keys: Keys::default(),
             key_bytes: 0,
             traits: Vec::new(),
+            first: Vec::new(),
             last: Vec::new(),
-            rows: Vec::new(),
+            row: BulkRow::default(),
         }
     }
 
@@ -921,8 +935,11 @@ impl BulkTree {
             0 => &self.last[..],
             keys => self.keys.get(keys - 1),
         };
-        let is_first = self.keys.len() == 0 && self.rows.is_empty();
+        let is_first = self.keys.len() == 0 && self.row.children.is_empty();
         assert!(is_first || last < key, "keys of a bulk load must ascend");
+        if is_first {
+            self.first.extend_from_slice(key);
+        }
         if self.is_full_for(key) {
             self.end_leaf();
         }
@@ -938,26 +955,77 @@ impl BulkTree {
         if keys == 0 {
             return false;
         }
-        let saved = common_prefix_len(self.keys.get(0), key);
         let most = HEADER_LEN + self.key_bytes + key.len() + (keys + 1) * (KEY_OVERHEAD + 16);
-        keys >= seven_eighths(leaf_keys) || most - keys * saved > seven_eighths(bytes)
+        let is_long = || {
+            most > seven_eighths(bytes)
+                && most - keys * common_prefix_len(self.keys.get(0), key) > seven_eighths(bytes)
+        };
+        keys >= seven_eighths(leaf_keys) || is_long()
     }
 
     fn end_leaf(&mut self) {
         let first = self.keys.get(0);
-        let separator = if self.rows.is_empty() { &[][..] } else { separator(&self.last, first) };
-        let separator = separator.to_vec();
+        let is_first = self.row.children.is_empty();
+        let separator = if is_first { &[][..] } else { separator(&self.last, first) };
         let leaf = self.keys.leaf(0..self.keys.len(), &self.traits);
+        self.bytes += leaf.view().size();
+        self.row.push(separator, leaf.into_ptr());
         self.last.clear();
         self.last.extend_from_slice(self.keys.get(self.keys.len() - 1));
         self.keys.clear();
         self.key_bytes = 0;
         self.traits.clear();
-        self.push_block(0, &separator, leaf);
+    }
+}
+
+impl Drop for BulkLeaves {
+    fn drop(&mut self) {
+        // SAFETY: these leaves were filled here, nobody else has seen them, and what is handed over is
+        // taken out of the row.
+        unsafe { free_all(&mut self.row) };
+    }
+}
+
+/// The inner blocks over the leaves of a bulk load, and the leaves.
+struct BulkRows {
+    limits: Limits,
+    /// Of all blocks.
+    bytes: usize,
+    /// The last key so far.
+    last: Vec<u8>,
+    /// What is being filled, the leaves first.
+    rows: Vec<BulkRow>,
+}
+
+impl BulkRows {
+    fn new(limits: Limits) -> BulkRows {
+        BulkRows { limits, bytes: 0, last: Vec::new(), rows: Vec::new() }
+    }
+
+    /// Takes over the leaves of the next part.
+    fn append(&mut self, mut part: BulkLeaves) {
+        if part.keys.len() > 0 {
+            part.end_leaf();
+        }
+        self.bytes += std::mem::take(&mut part.bytes);
+        let row = std::mem::take(&mut part.row);
+        let between = match (self.rows.is_empty(), row.children.is_empty()) {
+            (false, false) => {
+                assert!(self.last < part.first, "keys of a bulk load must ascend");
+                separator(&self.last, &part.first)
+            }
+            _ => &[],
+        };
+        for (at, child) in row.children.into_iter().enumerate() {
+            self.push(0, if at == 0 { between } else { row.separators.get(at) }, child);
+        }
+        if !part.last.is_empty() {
+            self.last = std::mem::take(&mut part.last);
+        }
     }
 
     /// Appends a block to the row `at`; ends that row first if it is full.
-    fn push_block(&mut self, at: usize, separator: &[u8], block: NewBlock) {
+    fn push(&mut self, at: usize, separator: &[u8], block: BlockPtr) {
         if self.rows.len() == at {
             self.rows.push(BulkRow::default());
         }
@@ -972,25 +1040,19 @@ impl BulkTree {
         if is_full {
             self.end_row(at);
         }
-        self.bytes += block.view().size();
-        let row = &mut self.rows[at];
-        row.separators.push(separator);
-        row.separator_bytes += separator.len();
-        row.children.push(block.into_ptr());
+        self.rows[at].push(separator, block);
     }
 
     fn end_row(&mut self, at: usize) {
         let row = std::mem::take(&mut self.rows[at]);
         let level = (at + 1) as u8;
         let block = row.separators.inner(1..row.children.len(), level, &row.children);
-        self.push_block(at + 1, row.separators.get(0), block);
+        self.bytes += block.view().size();
+        self.push(at + 1, row.separators.get(0), block.into_ptr());
     }
 
     /// The root, if there was a key, and the bytes of all blocks.
     fn finish(mut self) -> (Option<BlockPtr>, usize) {
-        if self.keys.len() > 0 {
-            self.end_leaf();
-        }
         let mut at = 0;
         while at < self.rows.len() {
             if at + 1 == self.rows.len() && self.rows[at].children.len() == 1 {
@@ -1003,13 +1065,24 @@ impl BulkTree {
     }
 }
 
-impl Drop for BulkTree {
+impl Drop for BulkRows {
     fn drop(&mut self) {
-        for block in self.rows.iter_mut().flat_map(|row| row.children.drain(..)) {
-            // SAFETY: this loader filled these blocks, and nobody else has seen them; what was handed
-            // over by `finish` or to a row above is not in a row any more.
-            unsafe { free_below(block) };
+        for row in &mut self.rows {
+            // SAFETY: these blocks came from a bulk load that nobody else has seen; what was handed over
+            // by `finish` or to a row above is not in a row any more.
+            unsafe { free_all(row) };
         }
+    }
+}
+
+/// Frees the blocks of a row and all blocks below them.
+///
+/// # Safety
+/// Nobody else can reach or has a view of any of them.
+unsafe fn free_all(row: &mut BulkRow) {
+    for block in row.children.drain(..) {
+        // SAFETY: the caller's word.
+        unsafe { free_below(block) };
     }
 }
 

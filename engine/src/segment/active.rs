@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{Body, Segment, create_file};
 use crate::address::{SegmentId, Slot};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{self, Disk, DiskFile};
 use crate::format::StoreId;
 use crate::format::segment_header::{RECORDS_START, SegmentHeader, SegmentKind};
 use crate::mmap::Map;
@@ -164,5 +164,15 @@ impl Log {
     pub(crate) fn trim(&mut self) -> io::Result<()> {
         self.dirty_tail = true;
         self.file.set_len(self.end)
+    }
+
+    /// Writes a footer behind a log that was trimmed; the next append cuts it off. False if the disk has
+    /// no room for it.
+    pub(crate) fn append_footer(&mut self, footer: &[u8]) -> io::Result<bool> {
+        match self.file.write_at(footer, self.end) {
+            Ok(()) => Ok(true),
+            Err(error) if disk::is_full(&error) => self.file.set_len(self.end).map(|()| false),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -8,35 +8,44 @@
 use std::collections::BTreeMap;
 
 use super::Body;
-use crate::error::Damage;
-use crate::format::footer::{Entry, TRAILER_LEN, Trailer};
+use super::bins::{common, head_of};
+use crate::error::{Corruption, Damage};
+use crate::format::footer::{TRAILER_LEN, Trailer};
 use crate::format::record::{self, COMMIT_LEN, Commit, Item, OwnCommit, Record};
 use crate::format::segment_header::RECORDS_START;
 use crate::key;
 
-/// One record of a log, as the footer will list it. Its key lies in the segment's map.
+/// One record that was found, whose checksum held. What it says stands in the segment's map.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
-    pub(crate) namespace: u32,
-    pub(crate) key_at: usize,
-    pub(crate) key_len: usize,
-    pub(crate) entry: Entry,
+    /// Where it starts, in units of eight bytes.
+    place: u32,
+    namespace: u32,
+    /// What [`sort`] compares first.
+    head: u64,
 }
 
 impl Found {
     fn of(record: &Record<'_>, offset: u64) -> Found {
-        let header = &record.header;
-        let value_start = offset as usize + header.value_start();
-        let key_len = record.key.len();
-        let key_at = value_start - record.metadata.len() - key_len;
-        Found { namespace: header.namespace, key_at, key_len, entry: Entry::of(header, offset) }
+        Found { place: (offset / 8) as u32, namespace: record.header.namespace, head: 0 }
     }
 
-    pub(crate) fn key<'a>(&self, body: &'a Body) -> &'a [u8] {
-        &body.map.bytes()[self.key_at..self.key_at + self.key_len]
+    pub(crate) fn offset(self) -> u64 {
+        u64::from(self.place) * 8
     }
 
-    pub(crate) fn composite(&self, body: &Body) -> key::Composite {
+    /// The record, whose checksum was verified when it was found.
+    pub(crate) fn record(self, body: &Body) -> Result<Record<'_>, Corruption> {
+        let offset = self.offset();
+        record::decode_again(body.bytes_from(offset))
+            .map_err(|damage| body.corruption(offset, damage))
+    }
+
+    pub(crate) fn key(self, body: &Body) -> &[u8] {
+        record::key_of(body.bytes_from(self.offset()))
+    }
+
+    pub(crate) fn composite(self, body: &Body) -> key::Composite {
         key::Composite::new(self.namespace, self.key(body))
     }
 }
@@ -44,8 +53,8 @@ impl Found {
 /// How far a log is sound.
 #[derive(Debug)]
 pub(crate) struct LogScan {
-    /// Records of whole groups, in commit order.
-    pub(crate) records: Vec<Found>,
+    /// Records of whole groups, in commit order and in pieces that may be looked at one by one.
+    pub(crate) records: Vec<Vec<Found>>,
     /// Where the last whole group ends.
     pub(crate) end: u64,
     /// The seqno of the last whole group, 0 if there is none.
@@ -66,9 +75,12 @@ pub(crate) struct LogScan {
 pub(crate) enum Values {
     /// Verify each value.
     Verify,
-    /// Only the headers: the values are known to have been sound.
+    /// Only the headers: the values are known to have been sound, or are looked at later.
     Trust,
 }
+
+/// A piece of a scan has so many records, and those of a group that began in it.
+const PIECE_RECORDS: usize = if cfg!(test) { 20 } else { 64 << 10 };
 
 /// Walks the log in `body` up to its published end.
 pub(crate) fn scan_log(body: &Body, values: Values) -> LogScan {
@@ -83,7 +95,7 @@ pub(crate) fn scan_log_until(body: &Body, (at, damage): (u64, Damage)) -> LogSca
 fn scan_until(body: &Body, values: Values, unsound: Option<(u64, Damage)>) -> LogScan {
     let chain = body.seed.base();
     let mut scan = LogScan {
-        records: Vec::new(),
+        records: vec![Vec::new()],
         end: RECORDS_START,
         last_seqno: 0,
         first_seqno: None,
@@ -94,11 +106,22 @@ fn scan_until(body: &Body, values: Values, unsound: Option<(u64, Damage)>) -> Lo
         stop: None,
     };
     loop {
-        let whole = scan.records.len();
+        if scan.last_piece().len() >= PIECE_RECORDS {
+            scan.records.push(Vec::with_capacity(PIECE_RECORDS));
+        }
+        let whole = scan.last_piece().len();
         match scan_group(body, &mut scan, values, unsound.as_ref()) {
             Ok(()) => {}
-            Err((offset, damage)) => {
-                scan.records.truncate(whole);
+            Err(mut stop) => {
+                scan.last_piece().truncate(whole);
+                if values == Values::Trust {
+                    // A value before that place may be what is damaged first.
+                    stop = scan_group(body, &mut scan, Values::Verify, unsound.as_ref())
+                        .err()
+                        .unwrap_or(stop);
+                    scan.last_piece().truncate(whole);
+                }
+                let (offset, damage) = stop;
                 scan.stop = (!ends_cleanly(body, scan.end)).then_some((offset, damage));
                 return scan;
             }
@@ -138,7 +161,7 @@ fn scan_group(
                     check_own_commit(own, count, chain).map_err(|damage| (at, damage))?;
                 }
                 chain = record::chain(chain, crate::format::read_u32(bytes, 0));
-                scan.records.push(Found::of(&record, at));
+                scan.last_piece().push(Found::of(&record, at));
                 count += 1;
                 at += item.len() as u64;
                 if let Some(own) = own {
@@ -203,6 +226,18 @@ fn check_chain(stored: u32, computed: u32) -> Result<(), Damage> {
 }
 
 impl LogScan {
+    fn last_piece(&mut self) -> &mut Vec<Found> {
+        let last = self.records.len() - 1;
+        &mut self.records[last]
+    }
+
+    /// Where the first record starts whose seqno is higher; the end if there is none.
+    pub(crate) fn start_after(&self, seqno: u64) -> u64 {
+        // The seqnos of a log follow on each other.
+        let nth = (seqno + 1).saturating_sub(self.first_seqno.unwrap_or(0)) as usize;
+        self.records.iter().flatten().nth(nth).map_or(self.end, |found| found.offset())
+    }
+
     fn accept(&mut self, end: u64, last_seqno: u64, durable_seqno: u64, clock_ms: u64, chain: u32) {
         self.end = end;
         self.last_seqno = last_seqno;
@@ -261,32 +296,24 @@ pub(crate) fn scan_sealed(body: &Body, end: u64) -> Result<Vec<Found>, (u64, Dam
 }
 
 /// Puts records into the order of a footer: by key, the newest of one key first.
-pub(crate) fn sort(records: &mut Vec<Found>, body: &Body) {
+pub(crate) fn sort(records: &mut [Found], body: &Body) {
     // Eight bytes of each key, beside each other: going to the records for each comparison would
     // miss the cache each time.
-    let mut order = Vec::with_capacity(records.len());
-    let shared = shared_prefixes(records, body);
-    let mut skip = (0, 0);
-    for (found, nth) in records.iter().zip(0u32..) {
-        if skip.0 != found.namespace {
-            skip = (found.namespace, shared.get(&found.namespace).map_or(0, |prefix| prefix.len()));
-        }
-        order.push((found.namespace, head_of(&found.key(body)[skip.1..]), nth));
-    }
-    order.sort_unstable_by(|(space_a, head_a, a), (space_b, head_b, b)| {
-        (space_a, head_a).cmp(&(space_b, head_b)).then_with(|| {
-            let (a, b) = (&records[*a as usize], &records[*b as usize]);
-            (a.key(body), b.entry.seqno).cmp(&(b.key(body), a.entry.seqno))
-        })
+    note_heads(records, body);
+    let seqno = |found: &Found| found.record(body).map_or(0, |record| record.header.seqno);
+    records.sort_unstable_by(|a, b| {
+        (a.namespace, a.head)
+            .cmp(&(b.namespace, b.head))
+            .then_with(|| a.key(body).cmp(b.key(body)).then_with(|| seqno(b).cmp(&seqno(a))))
     });
-    *records = order.into_iter().map(|(_, _, nth)| records[nth as usize]).collect();
 }
 
-/// What all keys of each namespace but number 0 begin with.
-fn shared_prefixes<'a>(records: &[Found], body: &'a Body) -> BTreeMap<u32, &'a [u8]> {
-    let mut shared = BTreeMap::new();
-    let (mut namespace, mut prefix) = (0, &[][..]);
-    for found in records {
+/// Notes for each record the eight bytes of its key that follow what all keys of its namespace begin
+/// with.
+fn note_heads(records: &mut [Found], body: &Body) {
+    let mut shared: BTreeMap<u32, &[u8]> = BTreeMap::new();
+    let (mut namespace, mut prefix, mut settled) = (0, &[][..], 0);
+    for (nth, found) in records.iter_mut().enumerate() {
         let key = found.key(body);
         if found.namespace != namespace {
             shared.insert(namespace, prefix);
@@ -294,18 +321,15 @@ fn shared_prefixes<'a>(records: &[Found], body: &'a Body) -> BTreeMap<u32, &'a [
             prefix = shared.get(&namespace).copied().unwrap_or(key);
         }
         if !key.starts_with(prefix) {
-            let same = prefix.iter().zip(key).take_while(|(a, b)| a == b).count();
-            prefix = &prefix[..same];
+            prefix = &prefix[..common(prefix, key)];
+            settled = nth;
         }
+        found.head = head_of(&key[prefix.len()..]);
     }
     shared.insert(namespace, prefix);
-    shared
-}
-
-/// The first eight bytes as a number. Keys with different numbers are in the order of the numbers.
-fn head_of(rest: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    let len = rest.len().min(8);
-    bytes[..len].copy_from_slice(&rest[..len]);
-    u64::from_be_bytes(bytes)
+    // Those before the last that shortened a prefix may have been noted with a longer one.
+    for found in &mut records[..settled] {
+        let prefix = shared.get(&found.namespace).map_or(0, |prefix| prefix.len());
+        found.head = head_of(&found.key(body)[prefix..]);
+    }
 }

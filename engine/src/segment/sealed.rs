@@ -5,11 +5,33 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use super::Body;
+use super::scan::{self, Values};
 use crate::error::{Corruption, Damage};
 use crate::format::Seed;
-use crate::format::footer::{self, BlockReader, Entry, Fence, Trailer};
+use crate::format::footer::{self, BlockReader, Builder, Entry, Fence, Trailer};
 use crate::format::record::Kind;
 use crate::mmap::Map;
+
+/// The bytes of the footer for a log that ends at `end`, what its trailer says, and the log's last seqno.
+pub(crate) fn footer_of(body: &Body, end: u64) -> Result<(Vec<u8>, Trailer, u64), Corruption> {
+    let scan = scan::scan_log(body, Values::Trust);
+    if let Some((offset, damage)) = scan.stop {
+        return Err(body.corruption(offset, damage));
+    }
+    if scan.end != end {
+        let damage = Damage::CutShort { what: "log", wanted: end, found: scan.end };
+        return Err(body.corruption(scan.end, damage));
+    }
+    let mut records = scan.records.concat();
+    scan::sort(&mut records, body);
+    let mut footer = Builder::new(body.id, body.seed, end);
+    for found in records {
+        let header = found.record(body)?.header;
+        footer.push(&found.composite(body), &Entry::of(&header, found.offset()));
+    }
+    let (bytes, trailer) = footer.finish(scan.clock_ms, scan.chain);
+    Ok((bytes, trailer, scan.last_seqno))
+}
 
 /// The footer of a sealed segment, all of whose blocks were sound when it was opened.
 pub(crate) struct Footer {
@@ -127,6 +149,11 @@ impl Footer {
     /// How many bytes the file has.
     pub(crate) fn file_len(&self) -> u64 {
         self.file.published() as u64
+    }
+
+    /// The first key of each block.
+    pub(crate) fn fence_keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.fences.iter().map(|fence| &*fence.first_key)
     }
 
     /// All entries in order.
