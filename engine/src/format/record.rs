@@ -565,11 +565,7 @@ pub(crate) fn decode_record(input: &[u8], initial: u32) -> Result<Record<'_>, Da
     if input.len() < HEADER_LEN {
         return Err(cut_short("record header", HEADER_LEN, input.len()));
     }
-    let head_len = HEADER_LEN
-        + usize::from(input[5] & EXPIRES) * 8
-        + usize::from(read_u16(input, 6))
-        + usize::from(read_u16(input, 22))
-        + if input[5] & REFERENCE != 0 { REFERENCE_LEN } else { 0 };
+    let head_len = value_start(input) + if input[5] & REFERENCE != 0 { REFERENCE_LEN } else { 0 };
     let Some(head) = input.get(..head_len) else {
         return Err(cut_short("record header with key and metadata", head_len, input.len()));
     };
@@ -638,7 +634,7 @@ pub(crate) fn key_of(input: &[u8]) -> &[u8] {
     if input.len() < HEADER_LEN {
         return &[];
     }
-    let start = HEADER_LEN + usize::from(input[5] & EXPIRES) * 8;
+    let start = key_start(input[5]);
     input.get(start..start + usize::from(read_u16(input, 6))).unwrap_or(&[])
 }
 
