@@ -74,6 +74,8 @@ impl Background {
             let signal = Arc::clone(&signal);
             move || tend(&signal, &keyspace, &committer, durability)
         };
+        // From now on, and not from its first step: much can be written until then.
+        compactor.watch(true);
         let compactor = Arc::clone(compactor);
         let compact = move || compact(&signal, &compactor);
         background.spawn("kvast-tend", tend)?;
@@ -148,4 +150,5 @@ fn compact(signal: &Signal, compactor: &Compactor) {
             None => REST,
         };
     }
+    compactor.watch(false);
 }

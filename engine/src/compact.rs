@@ -163,6 +163,11 @@ impl Compactor {
         turn
     }
 
+    /// A thread that seals full logs has been started, or has ended.
+    pub(crate) fn watch(&self, is_watched: bool) {
+        self.pressure.is_watched.store(is_watched, Ordering::Relaxed);
+    }
+
     /// Slows a writer down while compaction is behind.
     pub(crate) fn wait_for_space(&self) {
         if self.is_behind() {
@@ -201,7 +206,7 @@ impl Compactor {
         let is_idle = memory.is_idle(self.committer.counts().versions().0);
         let worked = self.step(&mut memory, is_idle);
         drop(memory);
-        self.pressure.is_watched.store(worked.is_ok(), Ordering::Relaxed);
+        self.watch(worked.is_ok());
         self.set_pressure(matches!(worked, Ok(true)));
         worked
     }

@@ -67,6 +67,21 @@ pub(crate) fn check(key: &[u8], max: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// How many bytes two keys begin with in common.
+pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// The first eight bytes as a number. Keys with different numbers are in the order of the numbers.
+pub(crate) fn head_of(rest: &[u8]) -> u64 {
+    if let Some(bytes) = rest.first_chunk() {
+        return u64::from_be_bytes(*bytes);
+    }
+    let mut bytes = [0; 8];
+    bytes[..rest.len()].copy_from_slice(rest);
+    u64::from_be_bytes(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

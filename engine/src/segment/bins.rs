@@ -12,6 +12,7 @@
 use super::Body;
 use super::scan::Found;
 use crate::format::footer::Entry;
+use crate::key::{common, head_of};
 
 /// Records that a bin should have: they and their keys fit into a megabyte or two.
 const BIN_RECORDS: usize = if cfg!(test) { 8 } else { 16 << 10 };
@@ -219,18 +220,4 @@ impl<'a> Rows<'a> {
         self.at += 1;
         Some((key, *entry))
     }
-}
-
-pub(super) fn common(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
-}
-
-/// The first eight bytes as a number. Keys with different numbers are in the order of the numbers.
-pub(super) fn head_of(rest: &[u8]) -> u64 {
-    if let Some(bytes) = rest.first_chunk() {
-        return u64::from_be_bytes(*bytes);
-    }
-    let mut bytes = [0; 8];
-    bytes[..rest.len()].copy_from_slice(rest);
-    u64::from_be_bytes(bytes)
 }

@@ -8,12 +8,11 @@
 use std::collections::BTreeMap;
 
 use super::Body;
-use super::bins::{common, head_of};
 use crate::error::{Corruption, Damage};
 use crate::format::footer::{TRAILER_LEN, Trailer};
 use crate::format::record::{self, COMMIT_LEN, Commit, Item, OwnCommit, Record};
 use crate::format::segment_header::RECORDS_START;
-use crate::key;
+use crate::key::{self, common, head_of};
 
 /// One record that was found, whose checksum held. What it says stands in the segment's map.
 #[derive(Clone, Copy, Debug)]

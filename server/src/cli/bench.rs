@@ -73,7 +73,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Problem> {
     let scratch = Scratch::new(&args.dir, works::room(&shape))?;
     let mut report = Report::new(&shape, &args.dir);
     scratch.warnings().iter().for_each(|warning| eprintln!("kvast: {warning}"));
-    let done = Bench::new(&shape, scratch.path()).run(&mut report);
+    let done = Bench::new(&shape, &scratch).run(&mut report);
     scratch.wait_if_interrupted();
     done?;
     scratch.remove()?;

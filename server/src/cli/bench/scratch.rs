@@ -7,8 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -34,7 +33,15 @@ pub(super) struct Scratch {
     dir: TempDir,
     below: PathBuf,
     /// A signal has come, and another thread removes the directory and ends the process.
-    interrupted: Arc<AtomicBool>,
+    interrupted: Interrupted,
+}
+
+/// Whether it is so; held by whoever makes directories, since one that is made beside the removal would
+/// be left behind.
+type Interrupted = Arc<Mutex<bool>>;
+
+fn hold(interrupted: &Mutex<bool>) -> MutexGuard<'_, bool> {
+    interrupted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Scratch {
@@ -94,9 +101,21 @@ impl Scratch {
         others.map(|entry| entry.path()).collect()
     }
 
+    /// Does what can make directories. Never returns once a signal has the directory removed.
+    pub(super) fn make<T>(&self, make: impl FnOnce(&Path) -> T) -> T {
+        loop {
+            let interrupted = hold(&self.interrupted);
+            if !*interrupted {
+                return make(self.path());
+            }
+            drop(interrupted);
+            thread::park();
+        }
+    }
+
     /// Whoever uses the directory fails once a signal has it removed; nothing is said of that.
     pub(super) fn wait_if_interrupted(&self) {
-        while self.interrupted.load(Ordering::SeqCst) {
+        while *hold(&self.interrupted) {
             thread::park();
         }
     }
@@ -152,8 +171,8 @@ impl Listener {
     }
 
     /// Removes the directory and ends the process when a signal comes, and notes that it has come.
-    fn remove_when_one_comes(mut self, path: PathBuf) -> io::Result<Arc<AtomicBool>> {
-        let interrupted = Arc::new(AtomicBool::new(false));
+    fn remove_when_one_comes(mut self, path: PathBuf) -> io::Result<Interrupted> {
+        let interrupted = Interrupted::default();
         let noted = Arc::clone(&interrupted);
         thread::Builder::new().name("signals".into()).spawn(move || {
             let signal = match self.runtime.block_on(self.signals.next()) {
@@ -161,7 +180,7 @@ impl Listener {
                 // The terminal has gone.
                 Order::Reload => SignalKind::hangup(),
             };
-            noted.store(true, Ordering::SeqCst);
+            *hold(&noted) = true;
             let removed = remove_while_it_is_used(&path);
             eprintln!("kvast: interrupted{}", if removed { "" } else { "; remove what it left" });
             process::exit(exit_code(signal));

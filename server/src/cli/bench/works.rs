@@ -14,6 +14,7 @@ use kvast::{Db, Durability, Error, ListOptions, Namespace, Options};
 use super::super::exit::Problem;
 use super::keys::{self, KEY_BYTES, Key, Random, Shape};
 use super::report::{Report, Work};
+use super::scratch::Scratch;
 use super::timing::{Figures, Latency, count_from, time_each};
 
 /// How many rows are measured for a time.
@@ -47,23 +48,22 @@ pub(super) fn room(shape: &Shape) -> u64 {
 
 pub(super) struct Bench<'a> {
     shape: &'a Shape,
-    dir: &'a Path,
-    store: PathBuf,
+    scratch: &'a Scratch,
     /// The numbers of all keys in the order in which they are put.
     shuffled: Vec<u32>,
     value: Vec<u8>,
 }
 
 impl<'a> Bench<'a> {
-    pub(super) fn new(shape: &'a Shape, dir: &'a Path) -> Bench<'a> {
+    pub(super) fn new(shape: &'a Shape, scratch: &'a Scratch) -> Bench<'a> {
         let (shuffled, value) = (keys::shuffled(shape.keys), vec![b'v'; shape.value_bytes]);
-        Bench { shape, dir, store: dir.join("data"), shuffled, value }
+        Bench { shape, scratch, shuffled, value }
     }
 
     pub(super) fn run(&self, report: &mut Report) -> Result<(), Problem> {
         self.bare_disk(report)?;
         self.load(report)?;
-        report.disk_bytes = bytes_below(&self.store)?;
+        report.disk_bytes = bytes_below(&store_in(self.scratch.path()))?;
         let (db, values, large) = self.open_often(report)?;
         report.index_bytes = db.stats().index_bytes;
         self.gets(report, &values)?;
@@ -82,7 +82,8 @@ impl<'a> Bench<'a> {
     }
 
     fn open(&self, durability: Durability) -> Result<(Db, Namespace), Error> {
-        let db = Options::new().durability(durability).open(&self.store)?;
+        let options = Options::new().durability(durability);
+        let db = self.scratch.make(|dir| options.open(store_in(dir)))?;
         let values = db.namespace("values")?;
         Ok((db, values))
     }
@@ -95,7 +96,7 @@ impl<'a> Bench<'a> {
     /// What the disk does without a store: a write into blocks that were written before, and a sync.
     fn bare_disk(&self, report: &mut Report) -> Result<(), Problem> {
         report.begin(Work::BareDisk, 1);
-        let path = self.dir.join("bare");
+        let path = self.scratch.path().join("bare");
         let file = File::create(&path)?;
         let zeros = vec![0; LARGE_BYTES];
         for at in (0..BARE_FILE_BYTES).step_by(zeros.len()) {
@@ -225,6 +226,10 @@ impl<'a> Bench<'a> {
 /// What was put is there; anything else would be a defect of the store, and no figure is worth more.
 fn expect_found(is_as_put: bool) {
     assert!(is_as_put, "the store does not have what was put into it");
+}
+
+fn store_in(dir: &Path) -> PathBuf {
+    dir.join("data")
 }
 
 /// Bytes that the files of a directory take.
