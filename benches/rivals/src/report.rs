@@ -138,7 +138,11 @@ impl Row {
         }
     }
 
+    /// The best of the others; nobody if each store is measured by itself, as how it scales is.
     fn best(&self) -> Option<&'static str> {
+        if self.unit == "x" {
+            return None;
+        }
         self.series.best(Row::is_rival, self.better)
     }
 
