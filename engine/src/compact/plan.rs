@@ -7,7 +7,7 @@
 //! copied at once fits into half of what the disk has left, unless it is of one segment.
 //!
 //! When a record expires decides which run it goes to, and not which segment goes first. Runs of one
-//! window die as a whole and save up to a tenth of what is copied. To count what expires soon as dead, or
+//! window die as a whole and save up to 18 % of what is written, and now and then nothing. To count what expires soon as dead, or
 //! to wait for it, saves nothing beyond that: both were tried in the simulator of `benches/compaction`,
 //! beside the choice of the most dead first and the textbook's of cost and benefit, which copy more.
 

@@ -24,7 +24,7 @@
 //!   was at that moment, which lies within its own get; the next get finds the new table.
 //!
 //! Tables lie in an [`Arena`], so that huge pages hold many of them. Freed ones leave room between the
-//! others: two bytes a key in a store that only grows, by simulation. That counts as the hash's memory.
+//! others: two or three bytes a key in a store that only grows. That counts as the hash's memory.
 //!
 //! Size classes instead of a count beside the pointer: pointer and size must change in one store, and
 //! the alignment of a bucket leaves just six bits, on every platform.
