@@ -259,7 +259,7 @@ impl Dialect {
     pub(crate) fn list(self, count: usize) -> String {
         match self {
             Dialect::Binding => format!("/?prefix=user%3A&key_count_limit={count}"),
-            Dialect::Webdis => format!("/ZRANGEBYLEX/index/-/+/LIMIT/0/{count}"),
+            Dialect::Webdis => format!("/ZRANGEBYLEX/index/-/%2B/LIMIT/0/{count}"),
         }
     }
 
