@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Body, Segment, create_file};
-use crate::address::{SegmentId, Slot};
+use crate::address::{Address, SegmentId, Slot};
 use crate::disk::{self, Disk, DiskFile};
 use crate::format::StoreId;
 use crate::format::segment_header::{RECORDS_START, SegmentHeader, SegmentKind};
@@ -97,7 +97,9 @@ impl Log {
 
     /// How many bytes still fit.
     pub(crate) fn room(&self) -> u64 {
-        (self.segment.body.map.capacity() as u64).saturating_sub(self.end)
+        // A footer behind an earlier session's records can have been mapped with them.
+        let limit = (self.segment.body.map.capacity() as u64).min(Address::OFFSET_END);
+        limit.saturating_sub(self.end)
     }
 
     /// Writes `bytes` at the end. Readers do not see them before [`Self::publish`]. `sync_follows`
